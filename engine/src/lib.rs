@@ -1,1 +1,36 @@
-//! placeholder
+//! Mistral inference with continuous batching over a paged KV cache.
+//!
+//! The way of a request through the files:
+//!
+//! - [`generation`]: what is asked ([`GenerationRequest`]) and what comes back ([`Event`], [`Stamps`]);
+//! - [`handle`]: [`Engine`], the cloneable handle: `submit` gives a [`Generation`], dropping it cancels;
+//! - `worker`: the one thread that owns the model and the KV blocks;
+//! - [`scheduler`]: sans-io: which sequences run in the next step, and which blocks they hold;
+//! - [`kv`]: the block pool;
+//! - [`model`]: a flat ragged [`StepBatch`](model::StepBatch) goes in, logits come out;
+//! - [`kernels`]: what a model is computed with;
+//! - [`loader`]: configuration and weights from a Hugging Face folder or a GGUF file;
+//! - [`text`]: tokenizer, chat template, incremental detokenizer, stop strings;
+//! - [`sampling`]: logits to a token, seeded per request.
+//!
+//! Invariants, as absences: no HTTP and no telemetry SDK here (instants are stamped, others make spans of
+//! them); no clock or randomness in `scheduler`; no request in `model`; `unsafe` only in `kernels` and in
+//! the loader's memory map.
+
+pub mod config;
+pub mod device;
+pub mod error;
+pub mod generation;
+pub mod handle;
+pub mod loader;
+pub mod text;
+
+pub use config::EngineConfig;
+pub use device::DeviceChoice;
+pub use error::{EngineError, LoadError, SubmitError, TextError};
+pub use generation::{
+    Event, Failure, FinishReason, Finished, GenerationRequest, Sampling, Stamps, Token, TokenLogprob, Usage,
+};
+pub use handle::{Engine, EngineStats, Generation, ModelInfo, StepObserver, StepReport};
+pub use loader::{LoadedModel, ModelConfig, Quantization, load};
+pub use text::{ChatMessage, Piece, PromptTemplate, SpecialTokens, Text, TextStream};

@@ -1,1 +1,4 @@
-//! placeholder
+//! An inference gateway that shows where the time of every LLM request goes.
+
+pub mod ledger;
+pub mod telemetry;
