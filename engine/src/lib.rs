@@ -22,7 +22,11 @@ pub mod device;
 pub mod error;
 pub mod generation;
 pub mod handle;
+pub mod kernels;
+pub mod kv;
 pub mod loader;
+pub mod model;
+pub mod scheduler;
 pub mod text;
 
 pub use config::EngineConfig;

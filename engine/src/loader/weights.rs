@@ -74,6 +74,11 @@ impl Tensor {
         Self { name, shape, dtype, file, range }
     }
 
+    /// The same numbers as a matrix of one row.
+    pub fn as_row(&self) -> Self {
+        Self { shape: vec![1, self.shape.iter().product()], ..self.clone() }
+    }
+
     /// The raw bytes, little-endian; not necessarily aligned.
     pub fn bytes(&self) -> &[u8] {
         &self.file[self.range.clone()]
