@@ -26,6 +26,7 @@ pub mod kernels;
 pub mod kv;
 pub mod loader;
 pub mod model;
+pub mod sampling;
 pub mod scheduler;
 pub mod text;
 
