@@ -30,6 +30,9 @@ pub mod sampling;
 pub mod scheduler;
 pub mod text;
 
+mod memory;
+mod worker;
+
 pub use config::EngineConfig;
 pub use device::DeviceChoice;
 pub use error::{EngineError, LoadError, SubmitError, TextError};
