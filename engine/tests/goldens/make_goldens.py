@@ -41,8 +41,9 @@ NEW_TOKENS = 24
 LOGPROB_STEPS = 8
 TOP = 10
 HALF_ERROR = 0.018
-MIN_DISTINCT = 8
+MIN_DISTINCT = 5
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MIN_GAP = {"float32": 0.01, "bfloat16": 0.05, "float16": 0.03}
 
 
 @dataclass
@@ -65,11 +66,12 @@ class Case:
     f16_values: bool = False  # values that f16 holds exactly, so that an F16 GGUF is the same model
     special_ids: tuple = field(default=())  # put into the prompts: ids only a large vocabulary has
     logit_scale: float = 1.6
+    mix: float = 1.0  # how much the blocks add to the residual stream, relative to the embeddings
     seed: int = 1
 
     @property
     def min_gap(self):
-        return 0.005 if self.dtype == "float32" else 0.05
+        return MIN_GAP[self.dtype]
 
     @property
     def width(self):
@@ -77,13 +79,13 @@ class Case:
 
 
 CASES = [
-    Case("plain_gqa", "float32", 64, 48, 2, 4, 2, 128, (1, 9, 47), f16_values=True),
-    Case("sliding_window", "float32", 64, 48, 2, 4, 1, 128, (5, 16, 53), window=16, tied=False, logit_scale=2.0),
+    Case("plain_gqa", "float32", 64, 32, 2, 4, 2, 128, (1, 9, 47), f16_values=True),
+    Case("sliding_window", "float32", 64, 48, 2, 4, 1, 128, (5, 16, 53), window=16, logit_scale=2.0),
     Case("head_dim_sharded", "float32", 64, 48, 2, 2, 1, 128, (3, 21, 44), head_dim=48, shards=3, new_style_config=True),
-    Case("tied_bf16", "bfloat16", 64, 64, 2, 4, 2, 256, (4, 18, 50), tied=True),
+    Case("tied_bf16", "bfloat16", 64, 64, 2, 4, 2, 256, (4, 18, 50), tied=True, logit_scale=0.5, mix=0.8),
     Case("vocab_v03", "bfloat16", 16, 32, 2, 2, 1, 32768, (6, 19, 60), theta=1e6, head_dim=32, tied=True,
-         special_ids=(3, 4, 32767, 770, 32000), logit_scale=0.9),
-    Case("k_quant_f16", "float16", 256, 256, 1, 8, 1, 256, (4, 17, 41), tied=True),
+         special_ids=(3, 4, 32767, 770, 32000), logit_scale=0.45, mix=0.65),
+    Case("k_quant_f16", "float16", 256, 256, 1, 8, 1, 256, (4, 17, 41), tied=True, mix=4.0),
 ]
 
 
@@ -144,10 +146,10 @@ def weights_of(case):
             prefix + "self_attn.q_proj.weight": matrix(query, case.hidden, 1.5),
             prefix + "self_attn.k_proj.weight": matrix(key, case.hidden, 1.5),
             prefix + "self_attn.v_proj.weight": matrix(key, case.hidden, 1.0),
-            prefix + "self_attn.o_proj.weight": matrix(case.hidden, query, 3 * embedding),
+            prefix + "self_attn.o_proj.weight": matrix(case.hidden, query, 3 * case.mix * embedding),
             prefix + "mlp.gate_proj.weight": matrix(case.ffn, case.hidden, 1.5),
             prefix + "mlp.up_proj.weight": matrix(case.ffn, case.hidden, 1.5),
-            prefix + "mlp.down_proj.weight": matrix(case.hidden, case.ffn, 2 * embedding),
+            prefix + "mlp.down_proj.weight": matrix(case.hidden, case.ffn, 2 * case.mix * embedding),
             prefix + "input_layernorm.weight": norm(),
             prefix + "post_attention_layernorm.weight": norm(),
         }
