@@ -51,22 +51,47 @@ pub struct LoadedModel {
     pub options: LoadOptions,
 }
 
+/// Configuration and weights alone, for those who bring their own token ids.
+pub fn open_weights(path: &Path) -> Result<(ModelConfig, Weights), LoadError> {
+    match source(path)? {
+        Source::HuggingFace => huggingface::open(path),
+        Source::Gguf => gguf::open(path).map(|(config, weights, _)| (config, weights)),
+    }
+}
+
 /// Loads a model from a Hugging Face folder or a `.gguf` file.
 ///
 /// Weights are mapped, not read: this takes the time of the headers and of the tokenizer.
 pub fn load(path: &Path, options: LoadOptions) -> Result<LoadedModel, LoadError> {
     options.device.resolve()?;
-    let metadata = std::fs::metadata(path).map_err(|source| LoadError::io(path, source))?;
-    let (config, weights, text) = if metadata.is_dir() {
-        let (config, weights) = huggingface::open(path)?;
-        (config, weights, Text::from_huggingface(path)?)
-    } else if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
-        let (config, weights, vocabulary) = gguf::open(path)?;
-        (config, weights, Text::from_gguf(path, vocabulary)?)
-    } else {
-        return Err(LoadError::invalid(path, "is neither a folder with config.json nor a .gguf file"));
+    let (config, weights, text) = match source(path)? {
+        Source::HuggingFace => {
+            let (config, weights) = huggingface::open(path)?;
+            (config, weights, Text::from_huggingface(path)?)
+        }
+        Source::Gguf => {
+            let (config, weights, vocabulary) = gguf::open(path)?;
+            (config, weights, Text::from_gguf(path, vocabulary)?)
+        }
     };
     Ok(LoadedModel { name: name(path), config, weights, text, options })
+}
+
+/// The two kinds of model there are on disk.
+enum Source {
+    HuggingFace,
+    Gguf,
+}
+
+fn source(path: &Path) -> Result<Source, LoadError> {
+    let metadata = std::fs::metadata(path).map_err(|source| LoadError::io(path, source))?;
+    if metadata.is_dir() {
+        Ok(Source::HuggingFace)
+    } else if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+        Ok(Source::Gguf)
+    } else {
+        Err(LoadError::invalid(path, "is neither a folder with config.json nor a .gguf file"))
+    }
 }
 
 /// The folder's name or the file's without its ending; `.` and `..` are resolved first.
