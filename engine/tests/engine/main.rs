@@ -1,0 +1,4 @@
+//! Integration tests of the engine, in one binary.
+
+mod loader;
+mod synth;
