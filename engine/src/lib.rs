@@ -35,4 +35,4 @@ pub use generation::{
 };
 pub use handle::{Engine, EngineStats, Generation, ModelInfo, StepObserver, StepReport};
 pub use loader::{LoadedModel, ModelConfig, Quantization, load};
-pub use text::{ChatMessage, Piece, PromptTemplate, SpecialTokens, Text, TextStream};
+pub use text::{ChatMessage, GgufVocabulary, Piece, PromptTemplate, SpecialTokens, Text, TextStream};
