@@ -50,7 +50,7 @@ async fn main() -> ExitCode {
 
 async fn serve(flags: &ServeFlags) -> anyhow::Result<()> {
     let config = Config::load(flags)?;
-    logs::init(config.telemetry.log_format);
+    logs::init(&config.log);
     let telemetry = Telemetry::init(&config.telemetry)?;
     let stop = shutdown::on_signals().context("cannot listen for signals")?;
     let address = config.server.address();

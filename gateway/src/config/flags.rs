@@ -5,7 +5,7 @@ use std::{net::IpAddr, num::NonZeroUsize, path::PathBuf};
 use clap::Parser;
 use serde::Serialize;
 
-use super::{ByteSize, DeviceName, QuantizeName, Seconds, telemetry::TelemetryArgs};
+use super::{ByteSize, DeviceName, LogFormat, OtlpProtocol, QuantizeName, Seconds};
 
 /// Flags that set what the configuration file may also set; a flag not given leaves it alone.
 #[derive(Debug, Clone, Default, Parser, Serialize)]
@@ -25,8 +25,9 @@ pub struct ServeFlags {
     #[command(flatten)]
     auth: AuthFlags,
     #[command(flatten)]
-    #[serde(skip)]
-    pub(super) telemetry: TelemetryArgs,
+    telemetry: TelemetryFlags,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 impl ServeFlags {
@@ -107,4 +108,29 @@ struct AuthFlags {
     /// File with one API key per line; without keys the API is open.
     #[arg(long = "api-keys-file", env = "GATEWAY_API_KEYS_FILE", value_name = "FILE")]
     keys_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+#[command(next_help_heading = "Telemetry")]
+struct TelemetryFlags {
+    /// Base URL of an OTLP collector; without one nothing is exported.
+    #[arg(long, env = "GATEWAY_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
+    /// OTLP transport [default: grpc for port 4317, else http/protobuf].
+    #[arg(long, env = "GATEWAY_OTLP_PROTOCOL")]
+    otlp_protocol: Option<OtlpProtocol>,
+    /// Share of new traces recorded, 0 to 1 [default: 1].
+    #[arg(long, env = "GATEWAY_SAMPLE_RATIO", value_name = "SHARE")]
+    sample_ratio: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+#[command(next_help_heading = "Logging")]
+struct LogFlags {
+    /// Log lines for people or for machines [default: text].
+    #[arg(long = "log-format", id = "log_format", env = "GATEWAY_LOG_FORMAT")]
+    format: Option<LogFormat>,
+    /// Log levels by target, such as info,gateway=debug [default: info].
+    #[arg(long = "log-filter", id = "log_filter", env = "GATEWAY_LOG", value_name = "LEVELS")]
+    filter: Option<String>,
 }

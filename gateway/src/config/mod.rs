@@ -9,9 +9,10 @@ mod command;
 mod engine;
 mod flags;
 mod limits;
+mod logging;
 mod model;
 mod server;
-pub mod telemetry;
+mod telemetry;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -24,9 +25,10 @@ pub use self::{
     engine::EngineSettings,
     flags::ServeFlags,
     limits::LimitsConfig,
+    logging::{LogConfig, LogFormat},
     model::{DeviceName, ModelSettings, QuantizeName},
     server::ServerConfig,
-    telemetry::{LogFormat, OtlpProtocol, TelemetryConfig},
+    telemetry::{OtlpProtocol, TelemetryConfig},
     value::{ByteSize, Seconds},
 };
 
@@ -44,8 +46,10 @@ pub struct Config {
     pub engine: EngineSettings,
     /// Who may ask.
     pub auth: AuthConfig,
-    /// What is traced, measured and logged, and where it goes.
+    /// Where traces and metrics go.
     pub telemetry: TelemetryConfig,
+    /// What is printed.
+    pub log: LogConfig,
 }
 
 /// A configuration that cannot hold.
@@ -73,7 +77,7 @@ pub enum ConfigError {
         /// The file, or "flags and environment".
         origin: String,
         /// Such as `server.port`.
-        key: String,
+        key: &'static str,
         /// What it must be.
         reason: String,
     },
@@ -93,8 +97,11 @@ impl Config {
             origin: "flags and environment".to_owned(),
             reason: error.to_string(),
         })?;
-        let mut config = Self::from_table(merge(file, overlay))?;
-        flags.telemetry.clone().apply(&mut config.telemetry);
+        let config: Self =
+            merge(file, overlay).try_into().map_err(|error: toml::de::Error| ConfigError::Malformed {
+                origin: "flags and environment".to_owned(),
+                reason: error.to_string(),
+            })?;
         config.checked("flags and environment")
     }
 
@@ -112,21 +119,18 @@ impl Config {
         text.parse().map_err(malformed)
     }
 
-    fn from_table(table: toml::Table) -> Result<Self, ConfigError> {
-        table.try_into().map_err(|error: toml::de::Error| ConfigError::Malformed {
-            origin: "flags and environment".to_owned(),
-            reason: error.to_string(),
-        })
-    }
-
     fn checked(self, origin: &str) -> Result<Self, ConfigError> {
-        let own = [self.server.check(), self.limits.check(), self.model.check(), self.engine.check(), self.auth.check()];
-        let telemetry = self.telemetry.validate();
-        own.into_iter()
-            .map(|check| check.map_err(|(key, reason)| (key.to_owned(), reason)))
-            .chain([telemetry.map_err(|(key, must)| (format!("telemetry.{key}"), must.to_owned()))])
-            .collect::<Result<(), _>>()
-            .map_err(|(key, reason)| ConfigError::Impossible { origin: origin.to_owned(), key, reason })?;
+        [
+            self.server.check(),
+            self.limits.check(),
+            self.model.check(),
+            self.engine.check(),
+            self.auth.check(),
+            self.telemetry.check(),
+        ]
+        .into_iter()
+        .collect::<Result<(), Violation>>()
+        .map_err(|(key, reason)| ConfigError::Impossible { origin: origin.to_owned(), key, reason })?;
         Ok(self)
     }
 }
@@ -202,7 +206,8 @@ mod tests {
             ("[engine]\nkv_memory = \"2 parsecs\"", vec![], "parsecs"),
             ("[limits]\nrequest_timeout = 0", vec![], "limits.request_timeout"),
             ("[telemetry]\nspan_batch = 0", vec![], "telemetry.span_batch"),
-            ("[telemetry]\notlp_protocol = \"smoke\"", vec![], "otlp_protocol"),
+            ("[telemetry]\nsample_ratio = 1.5", vec![], "telemetry.sample_ratio"),
+            ("[telemetry]\notlp_endpoint = \"nowhere\"", vec![], "telemetry.otlp_endpoint"),
         ] {
             let message = load(file, &flags).unwrap_err().to_string();
             assert!(message.contains("gateway.toml") && message.contains(key), "{file}: {message}");
