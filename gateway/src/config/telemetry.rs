@@ -43,7 +43,6 @@ pub enum OtlpProtocol {
 }
 
 impl TelemetryConfig {
-    #[cfg_attr(not(test), expect(dead_code, reason = "called where the whole configuration is checked"))]
     pub(super) fn check(&self) -> Result<(), Violation> {
         if self.service_name.as_ref().is_some_and(|name| name.trim().is_empty()) {
             return Err(("telemetry.service_name", "is empty".to_owned()));
