@@ -22,8 +22,16 @@ pub mod device;
 pub mod error;
 pub mod generation;
 pub mod handle;
+pub mod kernels;
+pub mod kv;
 pub mod loader;
+pub mod model;
+pub mod sampling;
+pub mod scheduler;
 pub mod text;
+
+mod memory;
+mod worker;
 
 pub use config::EngineConfig;
 pub use device::DeviceChoice;
@@ -33,4 +41,4 @@ pub use generation::{
 };
 pub use handle::{Engine, EngineStats, Generation, ModelInfo, StepObserver, StepReport};
 pub use loader::{LoadedModel, ModelConfig, Quantization, load};
-pub use text::{ChatMessage, Piece, PromptTemplate, SpecialTokens, Text, TextStream};
+pub use text::{ChatMessage, GgufVocabulary, Piece, PromptTemplate, SpecialTokens, Text, TextStream};
