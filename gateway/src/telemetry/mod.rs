@@ -52,6 +52,8 @@ mod settings;
 mod setup;
 mod size;
 mod spans;
+#[cfg(test)]
+mod tests;
 
 pub use export::SpanCounts;
 pub use setup::TelemetryError;

@@ -60,7 +60,7 @@ pub(super) struct Parts {
     pub(super) counters: Arc<Counters>,
     /// Whether spans go anywhere; if not, a request's spans need not be built.
     pub(super) exporting: bool,
-    _thread: Option<ExportThread>,
+    pub(super) _thread: Option<ExportThread>,
 }
 
 /// Builds all parts.
@@ -92,7 +92,7 @@ pub(super) fn build(config: &TelemetryConfig, settings: &Settings) -> Result<Par
 }
 
 /// Who is telling: the service, its version, this process.
-fn resource(config: &TelemetryConfig) -> Resource {
+pub(super) fn resource(config: &TelemetryConfig) -> Resource {
     let detected = Resource::builder().build();
     let name = config.service_name.clone().unwrap_or_else(|| {
         let name = detected.get(&Key::new("service.name")).map(|name| name.to_string());
@@ -138,7 +138,7 @@ fn retry_policy() -> RetryPolicy {
 }
 
 /// Metrics, served as text from `registry` and pushed to `target` if there is one.
-fn meter_provider(
+pub(super) fn meter_provider(
     target: Option<(&Target, &ExportThread)>,
     resource: Resource,
     registry: &Registry,
