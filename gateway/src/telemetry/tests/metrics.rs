@@ -26,6 +26,7 @@ fn request(telemetry: &Telemetry, outcome: Outcome) {
             usage: Usage { prompt_tokens: 5, completion_tokens: 6, cached_tokens: 0 },
             ..Stamps::default()
         },
+        decoded: at(63),
         closed: at(64),
         ..started
     };

@@ -36,6 +36,7 @@ fn ledger(last: Phase) -> Ledger {
             steps: 8,
             ..Stamps::default()
         },
+        decoded: mark(Phase::Decode),
         closed: Some(started + STEP * (last as u32 + 1)),
     }
 }
