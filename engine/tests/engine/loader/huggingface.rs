@@ -64,7 +64,8 @@ fn a_folder_gives_configuration_and_the_bytes_that_the_safetensors_crate_reads()
 #[test]
 fn transformers_spellings_of_the_configuration_are_understood() {
     let theta = |config: &ModelConfig| config.rope_theta;
-    let cases: [(Value, fn(&ModelConfig) -> bool); 7] = [
+    type Case = (Value, fn(&ModelConfig) -> bool);
+    let cases: [Case; 7] = [
         (json!({"rope_theta": null, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}), |c| {
             c.rope_theta == 5e5
         }),
