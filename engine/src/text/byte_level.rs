@@ -53,15 +53,6 @@ fn split_by(pattern: &str) -> Result<PreTokenizerWrapper, String> {
     Ok(Sequence::new(vec![split.into(), ByteLevel::new(false, true, false).into()]).into())
 }
 
-/// The character that stands for a byte: itself where it is printable in Latin-1, else one from U+0100 on.
-pub(super) fn character(byte: u8) -> char {
-    if printable(byte) {
-        return char::from(byte);
-    }
-    let unprintable_before = (0..byte).filter(|other| !printable(*other)).count();
-    char::from_u32(0x100 + unprintable_before as u32).unwrap_or(char::REPLACEMENT_CHARACTER)
-}
-
 /// The bytes a token stands for; one with any other character in it, such as an added token, is plain text.
 pub(super) fn bytes(token: &str) -> Vec<u8> {
     token.chars().map(byte).collect::<Option<_>>().unwrap_or_else(|| token.as_bytes().to_vec())
@@ -82,6 +73,16 @@ const UNPRINTABLE: [std::ops::RangeInclusive<u8>; 3] = [0..=32, 127..=160, 173..
 
 fn printable(byte: u8) -> bool {
     !UNPRINTABLE.iter().any(|range| range.contains(&byte))
+}
+
+/// The character that stands for a byte: itself where it is printable in Latin-1, else one from U+0100 on.
+#[cfg(test)]
+pub(super) fn character(byte: u8) -> char {
+    if printable(byte) {
+        return char::from(byte);
+    }
+    let unprintable_before = (0..byte).filter(|other| !printable(*other)).count();
+    char::from_u32(0x100 + unprintable_before as u32).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
 #[cfg(test)]

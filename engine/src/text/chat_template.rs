@@ -153,7 +153,7 @@ mod tests {
     fn absent_values_are_as_in_transformers() {
         let source = "{{ tools is none }} {{ documents is defined }} {{ custom is defined }} {{ pad_token }}\
             {% if add_generation_prompt %}go{% endif %}";
-        assert_eq!(render(source, &[]).unwrap(), "true true false go");
+        assert_eq!(render(source, &[]).unwrap(), "True True False go");
     }
 
     #[test]

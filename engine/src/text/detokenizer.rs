@@ -1,7 +1,7 @@
 //! Tokens to text, one by one: never half a character, never part of a stop string.
 //!
 //! Invariants: what is given out is final; concatenated, and with no stop string, it is exactly what
-//! [`Text::decode`] gives for all ids, because that runs the same [`Detokenizer`]. A token costs what its own
+//! [`Text::decode`] gives for all ids, because that runs the same `Detokenizer`. A token costs what its own
 //! bytes cost. A sequence that is not UTF-8 becomes one U+FFFD as soon as it can no longer become valid.
 
 use super::{Text, stop::StopStrings, vocabulary::Vocabulary};

@@ -141,3 +141,103 @@ fn begin_with(id: u32, spelling: &str) -> Result<PostProcessorWrapper, String> {
     }))
     .map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests panic on failure")]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::text::{SpecialTokens, Text, tests::llama_vocabulary};
+
+    fn refused(change: impl FnOnce(&mut GgufVocabulary), because: &str) {
+        let mut vocabulary = llama_vocabulary(&["▁", "a", "▁a"]);
+        change(&mut vocabulary);
+        let error = Text::from_gguf(Path::new("bad.gguf"), vocabulary).unwrap_err().to_string();
+        assert!(error.starts_with("bad.gguf: ") && error.contains(because), "{error}");
+    }
+
+    fn encode(vocabulary: GgufVocabulary, text: &str) -> Vec<String> {
+        let tokens = vocabulary.tokens.clone();
+        let ids = Text::from_gguf(Path::new("tiny.gguf"), vocabulary).unwrap().encode(text, SpecialTokens::Omit);
+        ids.unwrap().into_iter().map(|id| tokens[id as usize].clone()).collect()
+    }
+
+    #[test]
+    fn a_hostile_vocabulary_is_refused() {
+        refused(|v| v.model = "bert".to_owned(), "tokenizer.ggml.model is `bert`");
+        refused(|v| v.tokens.clear(), "tokenizer.ggml.tokens has 0");
+        refused(|v| v.tokens = vec![String::new(); MAX_TOKENS + 1], "tokenizer.ggml.tokens has");
+        refused(|v| v.tokens[260] = "▁".to_owned(), "\"▁\" twice");
+        refused(|v| v.types.truncate(5), "tokenizer.ggml.token_type has 5");
+        refused(|v| v.scores.truncate(5), "tokenizer.ggml.scores has 5");
+        refused(|v| v.eos = Some(262), "tokenizer.ggml.eos_token_id is 262");
+        refused(|v| v.tokens[260] = "a".repeat(1 << 16), "too long");
+        refused(|v| v.chat_template = Some("{% endif %}".to_owned()), "chat template");
+    }
+
+    #[test]
+    fn odd_scores_and_spellings_do_no_harm() {
+        let mut vocabulary = llama_vocabulary(&["▁", "", "é", "▁é", "<s", ">", "$A:1"]);
+        vocabulary.scores[259..].fill(f32::NAN);
+        vocabulary.bos = Some(265);
+        let text = Text::from_gguf(Path::new("odd.gguf"), vocabulary).unwrap();
+        assert_eq!(text.encode("é", SpecialTokens::Add).unwrap(), [265, 262]);
+    }
+
+    #[test]
+    fn the_best_score_merges_first() {
+        let pieces = ["bc", "ab", "▁", "a", "b", "c"];
+        assert_eq!(encode(llama_vocabulary(&pieces), "abc"), ["▁", "a", "bc"]);
+        let pieces = ["ab", "bc", "▁", "a", "b", "c"];
+        assert_eq!(encode(llama_vocabulary(&pieces), "abc"), ["▁", "ab", "c"]);
+    }
+
+    #[test]
+    fn token_types_decide_what_is_found_before_merging() {
+        let mut vocabulary = llama_vocabulary(&["▁", "a", "[INST]", "user!"]);
+        (vocabulary.types[261], vocabulary.types[262]) = (3, 4);
+        let ids = [259, 260, 261, 259, 260, 262];
+        assert_eq!(encode(vocabulary.clone(), "a[INST]auser!"), ids.map(|id| vocabulary.tokens[id].clone()));
+        let text = Text::from_gguf(Path::new("tiny.gguf"), vocabulary).unwrap();
+        assert_eq!(text.decode(&ids.map(|id| id as u32)).unwrap(), "a auser!");
+    }
+
+    #[test]
+    fn without_byte_tokens_the_unknown_token_stands_in() {
+        let mut vocabulary = llama_vocabulary(&["▁", "a"]);
+        vocabulary.tokens.drain(3..259);
+        vocabulary.scores.drain(3..259);
+        vocabulary.types.drain(3..259);
+        assert_eq!(encode(vocabulary, "aéé a"), ["▁", "a", "<unk>", "▁", "a"]);
+    }
+
+    fn gpt2(pre: &str) -> GgufVocabulary {
+        let bytes = (0..=u8::MAX).map(|byte| byte_level::character(byte).to_string());
+        let longer = ["12", "123", "Ġa", "Aa"].map(str::to_owned);
+        GgufVocabulary {
+            model: "gpt2".to_owned(),
+            tokens: bytes.chain(longer).collect(),
+            merges: ["1 2", "12 3", "Ġ a", "A a"].map(str::to_owned).to_vec(),
+            pre: Some(pre.to_owned()),
+            ..GgufVocabulary::default()
+        }
+    }
+
+    #[test]
+    fn the_pre_tokenizer_decides_where_merges_end() {
+        assert_eq!(encode(gpt2("gpt-2"), "1234 a"), ["123", "4", "Ġa"]);
+        assert_eq!(encode(gpt2("llama-bpe"), "1234 a"), ["123", "4", "Ġa"]);
+        assert_eq!(encode(gpt2("tekken"), "123 a"), ["1", "2", "3", "Ġa"]);
+        assert_eq!(encode(gpt2("tekken"), "aAa"), ["a", "Aa"]);
+        for (pre, merge, because) in [
+            ("other", "1 2", "tokenizer.ggml.pre"),
+            ("tekken", "12", "tokenizer.ggml.merges"),
+            ("tekken", "x yz", "merges"),
+        ] {
+            let bad = GgufVocabulary { merges: vec![merge.to_owned()], ..gpt2(pre) };
+            let error = Text::from_gguf(Path::new("bad.gguf"), bad).unwrap_err().to_string();
+            assert!(error.contains(because), "{error}");
+        }
+    }
+}

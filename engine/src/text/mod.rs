@@ -1,18 +1,18 @@
 //! Text to token ids and back: tokenizer, chat template, incremental detokenizer, stop strings.
 //!
-//! - `huggingface` and [`gguf`]: where a [`Text`] comes from; `sentencepiece` and `byte_level` rebuild the
+//! - `huggingface` and `gguf`: where a [`Text`] comes from; `sentencepiece` and `byte_level` rebuild the
 //!   two kinds of tokenizer that GGUF describes;
 //! - `tokenizer`: the library, behind a wall; `vocabulary`: what each id stands for;
 //! - `chat_template`, with `strftime` for its date;
-//! - [`detokenizer`]: [`TextStream`], one answer token by token; `stop`: stop strings.
+//! - `detokenizer`: [`TextStream`], one answer token by token; `stop`: stop strings.
 //!
 //! Control tokens written out in a text, such as `</s>` or `[INST]`, are recognised as such, in raw prompts
 //! and in messages: `transformers` does so, and a prompt must give the ids it gives there.
 
 mod byte_level;
 mod chat_template;
-pub mod detokenizer;
-pub mod gguf;
+mod detokenizer;
+mod gguf;
 mod huggingface;
 mod sentencepiece;
 mod stop;

@@ -66,21 +66,15 @@ fn merges(vocabulary: &GgufVocabulary) -> Result<Merges, String> {
 
     let mut found = Vec::new();
     for (&token, &id) in &pieces {
-        for (middle, _) in token.char_indices().skip(1) {
+        let length = token.chars().count();
+        for (before, (middle, _)) in token.char_indices().enumerate().skip(1) {
             let (left, right) = token.split_at(middle);
-            if let (Some(&left_id), Some(&right_id)) = (pieces.get(left), pieces.get(right)) {
-                found.push((id, left_id, right_id));
+            if let (Some(&left), Some(&right)) = (pieces.get(left), pieces.get(right)) {
+                let ties = (Reverse(before), Reverse(length - before), id, left, right);
+                found.push((vocabulary.scores[id], ties));
             }
         }
     }
-    let characters = |id: usize| tokens[id].chars().count();
-    found.sort_by(|a, b| {
-        vocabulary.scores[b.0].total_cmp(&vocabulary.scores[a.0]).then_with(|| {
-            let key = |&(id, left, right): &(usize, usize, usize)| {
-                (Reverse((characters(left), characters(right))), id, left, right)
-            };
-            key(a).cmp(&key(b))
-        })
-    });
-    Ok(found.into_iter().map(|(_, left, right)| (tokens[left].clone(), tokens[right].clone())).collect())
+    found.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    Ok(found.into_iter().map(|(_, (.., left, right))| (tokens[left].clone(), tokens[right].clone())).collect())
 }

@@ -4,3 +4,4 @@ mod goldens;
 mod loader;
 mod quantized;
 mod synth;
+mod tokenizer;
