@@ -146,3 +146,38 @@ fn write(preset: Preset, format: Format, options: SynthOptions, out: PathBuf) ->
     println!("{}", out.display());
     Ok(())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: ModelCommand,
+    }
+
+    #[test]
+    fn the_commands_are_read_as_documented() {
+        Cli::command().debug_assert();
+        let cli = Cli::try_parse_from(["model", "synth", "mistral-7b", "--format", "q8_0", "--layers", "4"]).unwrap();
+        let ModelCommand::Synth { preset, format, layers, seed, out } = cli.command else { panic!("{cli:?}") };
+        assert_eq!((preset, format), (PresetName::Mistral7b, FormatName::Q8_0));
+        assert_eq!((layers, seed, out), (Some(4), 0, None));
+        Cli::try_parse_from(["model", "list"]).unwrap();
+        Cli::try_parse_from(["model", "pull", "mistral-7b"]).unwrap();
+        Cli::try_parse_from(["model", "synth", "13b"]).unwrap_err();
+    }
+
+    #[test]
+    fn the_list_shows_what_is_here_and_what_can_be_pulled() {
+        let temp = tempfile::TempDir::new().unwrap();
+        write(Preset::Tiny, Format::GgufQ4KM, SynthOptions::default(), temp.path().join("new/made.gguf")).unwrap();
+        let text = list(&Directories::new(temp.path().join("new"), []));
+        assert!(text.contains("made ") && text.contains("MB"), "{text}");
+        assert!(text.contains("gateway model pull mistral-7b-q4"), "{text}");
+    }
+}
