@@ -10,7 +10,7 @@
 //! - [`error`] is what a client is told when there is no answer.
 //!
 //! Around them: [`config`] (flags over environment over file over defaults), [`state`] (what handlers may
-//! reach), [`shutdown`] (signals).
+//! reach), [`model_store`] (models by name), [`shutdown`] (signals).
 //!
 //! Invariants: handlers know no candle; a request's ledger is closed once, whichever way it ends; dropping
 //! a response's body stops its generation; nothing a client sends becomes a label or is logged.

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use gateway::{
     Config,
     config::{ConfigCommand, ServeFlags},
+    model_store::ModelCommand,
     shutdown,
     telemetry::{Telemetry, logs},
 };
@@ -30,6 +31,9 @@ enum Command {
     /// Check or show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// List, pull or make up models.
+    #[command(subcommand)]
+    Model(ModelCommand),
 }
 
 #[tokio::main]
@@ -38,6 +42,7 @@ async fn main() -> ExitCode {
     let result = match cli.command {
         None => serve(&cli.flags).await,
         Some(Command::Config(command)) => command.run(&cli.flags).map(|text| println!("{text}")).map_err(Into::into),
+        Some(Command::Model(command)) => command.run().await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

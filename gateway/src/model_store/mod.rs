@@ -1,14 +1,26 @@
-//! Where models are found on this machine.
+//! Models on this machine: found by name, fetched from a Hub, listed, made up.
+//!
+//! - [`directories`]: where models lie, and which path a name means;
+//! - [`source`]: what a name stands for at a Hub;
+//! - [`hub`]: the Hub's two routes; `pull` drives them through broken connections to a whole model;
+//! - [`command`]: `gateway model …`.
+//!
+//! Invariants: a model's folder appears under its name only when it is whole; a token goes to the Hub and to
+//! no other host; no name from a Hub leads out of the model's folder.
 
-use std::path::{Path, PathBuf};
+pub mod command;
+pub mod directories;
+mod disk;
+mod error;
+pub mod hub;
+mod progress;
+mod pull;
+pub mod source;
 
-/// A model could not be found.
-#[derive(Debug, thiserror::Error)]
-#[error("no model `{0}`: it is neither a file or folder nor in `models/`")]
-pub struct StoreError(String);
-
-/// The file or folder of a model given by name or path.
-pub fn resolve(name: &str) -> Result<PathBuf, StoreError> {
-    let places = [PathBuf::from(name), Path::new("models").join(name)];
-    places.into_iter().find(|path| path.exists()).ok_or_else(|| StoreError(name.to_owned()))
-}
+pub use command::ModelCommand;
+pub use directories::{Directories, StoreError, resolve};
+pub use error::PullError;
+pub use hub::Hub;
+pub use progress::Progress;
+pub use pull::{Patience, Puller};
+pub use source::Source;

@@ -63,9 +63,8 @@ fn a_folder_gives_configuration_and_the_bytes_that_the_safetensors_crate_reads()
 
 #[test]
 fn transformers_spellings_of_the_configuration_are_understood() {
-    let theta = |config: &ModelConfig| config.rope_theta;
-    type Case = (Value, fn(&ModelConfig) -> bool);
-    let cases: [Case; 7] = [
+    type Holds = fn(&ModelConfig) -> bool;
+    let cases: [(Value, Holds); 7] = [
         (json!({"rope_theta": null, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}), |c| {
             c.rope_theta == 5e5
         }),
@@ -83,7 +82,6 @@ fn transformers_spellings_of_the_configuration_are_understood() {
         edit_config(&path, &edits);
         let config = good(&path).config;
         assert!(holds(&config), "{edits}: {config:?}");
-        assert!(theta(&config) > 0.0);
     }
 }
 

@@ -1,0 +1,3 @@
+//! Integration tests of the gateway, in one binary.
+
+mod model_pull;
