@@ -53,7 +53,12 @@ pub struct RequestGuard {
 
 impl OpenRequest {
     /// Opens a request to `route`, now. The guard must live until the response is out.
-    pub fn begin(telemetry: &Telemetry, route: &'static str, headers: &HeaderMap, facts: Facts) -> (Self, RequestGuard) {
+    pub fn begin(
+        telemetry: &Telemetry,
+        route: &'static str,
+        headers: &HeaderMap,
+        facts: Facts,
+    ) -> (Self, RequestGuard) {
         let ledger = Ledger::start();
         let trace = telemetry.begin("POST", route, headers, &ledger);
         let request = Self {

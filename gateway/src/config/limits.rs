@@ -18,11 +18,7 @@ pub struct LimitsConfig {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self {
-            max_body_bytes: ByteSize(2 << 20),
-            body_timeout: Seconds::new(30),
-            request_timeout: Seconds::new(300),
-        }
+        Self { max_body_bytes: ByteSize(2 << 20), body_timeout: Seconds::new(30), request_timeout: Seconds::new(300) }
     }
 }
 

@@ -97,11 +97,9 @@ impl Config {
             origin: "flags and environment".to_owned(),
             reason: error.to_string(),
         })?;
-        let config: Self =
-            merge(file, overlay).try_into().map_err(|error: toml::de::Error| ConfigError::Malformed {
-                origin: "flags and environment".to_owned(),
-                reason: error.to_string(),
-            })?;
+        let config: Self = merge(file, overlay).try_into().map_err(|error: toml::de::Error| {
+            ConfigError::Malformed { origin: "flags and environment".to_owned(), reason: error.to_string() }
+        })?;
         config.checked("flags and environment")
     }
 
@@ -174,7 +172,8 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let config = load("[server]\nport = 9000\nhost = \"0.0.0.0\"\n[engine]\nmax_batch = 4", &["--port", "9001"]).unwrap();
+        let config =
+            load("[server]\nport = 9000\nhost = \"0.0.0.0\"\n[engine]\nmax_batch = 4", &["--port", "9001"]).unwrap();
         assert_eq!(config.server.port, 9001);
         assert_eq!(config.server.host.to_string(), "0.0.0.0");
         assert_eq!(config.engine.max_batch, 4);
@@ -185,7 +184,18 @@ mod tests {
     fn every_flag_reaches_its_key() {
         let config = load(
             "",
-            &["--kv-memory", "2GiB", "--request-timeout", "5m", "--quantize", "q8_0", "--device", "cpu", "--model", "m"],
+            &[
+                "--kv-memory",
+                "2GiB",
+                "--request-timeout",
+                "5m",
+                "--quantize",
+                "q8_0",
+                "--device",
+                "cpu",
+                "--model",
+                "m",
+            ],
         )
         .unwrap();
         assert_eq!(config.engine.kv_memory, Some(ByteSize(2 << 30)));

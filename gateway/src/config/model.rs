@@ -102,10 +102,14 @@ mod tests {
 
     #[test]
     fn a_path_is_served_by_its_last_part() {
-        for (name, served) in
-            [("demo", "demo"), ("/m/demo/", "demo"), ("m/x.Q4_K_M.gguf", "x.Q4_K_M"), ("mistral-7b-v0.3", "mistral-7b-v0.3")]
-        {
-            let settings = ModelSettings { name: name.to_owned(), aliases: vec!["gpt".to_owned()], ..Default::default() };
+        for (name, served) in [
+            ("demo", "demo"),
+            ("/m/demo/", "demo"),
+            ("m/x.Q4_K_M.gguf", "x.Q4_K_M"),
+            ("mistral-7b-v0.3", "mistral-7b-v0.3"),
+        ] {
+            let settings =
+                ModelSettings { name: name.to_owned(), aliases: vec!["gpt".to_owned()], ..Default::default() };
             assert_eq!(settings.served_name(), served);
             assert!([name, served, "gpt"].iter().all(|asked| settings.answers_to(asked)));
             assert!(!settings.answers_to("other"));

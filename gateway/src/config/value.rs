@@ -139,9 +139,12 @@ mod tests {
 
     #[test]
     fn sizes_read_and_print() {
-        for (text, bytes, printed) in
-            [("4096", 4096, "4KiB"), ("2GiB", 2 << 30, "2GiB"), ("2 gib", 2 << 30, "2GiB"), ("1MB", 1_000_000, "1000000B")]
-        {
+        for (text, bytes, printed) in [
+            ("4096", 4096, "4KiB"),
+            ("2GiB", 2 << 30, "2GiB"),
+            ("2 gib", 2 << 30, "2GiB"),
+            ("1MB", 1_000_000, "1000000B"),
+        ] {
             let size: ByteSize = text.parse().unwrap();
             assert_eq!((size.0, size.to_string().as_str()), (bytes, printed), "{text}");
             assert_eq!(printed.parse::<ByteSize>().unwrap(), size);

@@ -1,10 +1,6 @@
 //! `POST /generate`: a prompt in, its continuation out, whole or as events.
 
-use axum::{
-    Extension,
-    extract::State,
-    response::Response,
-};
+use axum::{Extension, extract::State, response::Response};
 use engine::{GenerationRequest, PromptTemplate};
 
 use super::reply::Reply;

@@ -79,7 +79,8 @@ impl Reply {
             trace_id: self.request.trace_id(),
             logprobs: gathered.logprobs.as_deref(),
         })?;
-        let mut response = ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response();
+        let mut response =
+            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response();
         if let Ok(value) = HeaderValue::try_from(timings.server_timing()) {
             response.headers_mut().insert("server-timing", value);
         }

@@ -32,7 +32,11 @@ const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
 /// Keeps the ledger of requests to `route`.
-pub async fn keep_ledger(State((app, route)): State<(App, &'static str)>, mut request: Request, next: Next) -> Response {
+pub async fn keep_ledger(
+    State((app, route)): State<(App, &'static str)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.0.to_str().ok()).unwrap_or_default().to_owned();
     let facts = Facts { request_id: id, ..Facts::default() };
     let (open, guard) = OpenRequest::begin(app.telemetry(), route, request.headers(), facts);

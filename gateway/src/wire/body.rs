@@ -78,7 +78,8 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| explain(&error))?;
-    json.end().map_err(|error| ApiError::new(ErrorCode::InvalidJson, format!("the body is not valid JSON: {error}")))?;
+    json.end()
+        .map_err(|error| ApiError::new(ErrorCode::InvalidJson, format!("the body is not valid JSON: {error}")))?;
     Ok(value)
 }
 
