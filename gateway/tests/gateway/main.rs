@@ -1,3 +1,14 @@
-//! Integration tests of the gateway, in one binary.
+//! The gateway from outside: real sockets on port 0, a real engine on a small model with random weights.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cancel;
+mod generate;
+mod lifecycle;
+mod malformed;
 mod model_pull;
+mod overload;
+mod program;
+mod routes;
+mod streams;
+mod support;
