@@ -104,8 +104,10 @@ async fn a_cancelled_request_has_its_trace_up_to_where_it_was() -> anyhow::Resul
         .flag("--max-queue", 1)
         .start()
         .await?;
+    // Not streamed: a stream that its client does not keep up with is paused, and makes room for the next.
     let decoding = Caller::new(20);
-    let stream = first_bytes(decoding.asks(gateway.generate(&streamed(20_000))).send().await?).await?;
+    let answering = tokio::spawn(decoding.asks(gateway.generate(&body(30_000))).send());
+    gateway.wait_for_metric("engine_sequences{state=\"running\"}", 1.0).await?;
 
     let queued = Caller::new(21);
     let waiting = tokio::spawn(queued.asks(gateway.generate(&body(1))).send());
@@ -123,11 +125,22 @@ async fn a_cancelled_request_has_its_trace_up_to_where_it_was() -> anyhow::Resul
     let trace = collector.trace(&queued.trace_id).await?;
     cancelled_in(&trace, "queue");
 
-    drop(stream);
+    answering.abort();
     let trace = collector.trace(&decoding.trace_id).await?;
     cancelled_in(&trace, "decode");
     gateway.wait_for_metric("engine_sequences{state=\"running\"}", 0.0).await?;
     gateway.wait_for_metric("gateway_requests_finished_total{reason=\"cancelled\"}", 2.0).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_that_its_client_leaves_ends_in_decode() -> anyhow::Result<()> {
+    let (collector, gateway) = started().await?;
+    let caller = Caller::new(25);
+    let stream = first_bytes(caller.asks(gateway.generate(&streamed(30_000))).send().await?).await?;
+    drop(stream);
+    cancelled_in(&collector.trace(&caller.trace_id).await?, "decode");
+    gateway.wait_for_metric("engine_kv_blocks{state=\"used\"}", 0.0).await?;
     Ok(())
 }
 
