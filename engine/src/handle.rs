@@ -171,6 +171,19 @@ impl Engine {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// An engine around a scripted model.
+    #[cfg(test)]
+    pub(crate) fn start_prepared(prepared: worker::Prepared, config: EngineConfig, model: ModelInfo) -> Self {
+        let (commands, inbox) = std_mpsc::channel();
+        let shared = Arc::new(Shared::default());
+        let text = prepared.text.clone();
+        let surroundings = worker::Surroundings { inbox, shared: Arc::clone(&shared), observer: Box::new(|_| ()) };
+        let pool = worker::compute_threads(&config).expect("threads can be started");
+        let thread = prepared.launch(&config, surroundings, pool).expect("a thread can be started");
+        let inner = Inner { commands, shared, text, model, config, thread: Mutex::new(Some(thread)) };
+        Self { inner: Arc::new(inner) }
+    }
+
     /// Queues a request; dropping the [`Generation`] cancels it.
     pub fn submit(&self, request: GenerationRequest) -> Result<Generation, SubmitError> {
         let inner = &self.inner;

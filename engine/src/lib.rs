@@ -10,6 +10,7 @@
 //! - [`model`]: a flat ragged [`StepBatch`](model::StepBatch) goes in, logits come out;
 //! - [`kernels`]: what a model is computed with;
 //! - [`loader`]: configuration and weights from a Hugging Face folder or a GGUF file;
+//! - [`synth`]: models with random weights, for speed work;
 //! - [`text`]: tokenizer, chat template, incremental detokenizer, stop strings;
 //! - [`sampling`]: logits to a token, seeded per request.
 //!
@@ -28,6 +29,7 @@ pub mod loader;
 pub mod model;
 pub mod sampling;
 pub mod scheduler;
+pub mod synth;
 pub mod text;
 
 mod memory;

@@ -94,7 +94,8 @@ fn ignored(name: &str, config: &ModelConfig) -> bool {
     name.ends_with(".rotary_emb.inv_freq") || (config.tied_embeddings && name == "lm_head.weight")
 }
 
-fn spelling(name: WeightName) -> String {
+/// What transformers calls a weight.
+pub(crate) fn spelling(name: WeightName) -> String {
     let (layer, weight) = match name {
         WeightName::Embedding => return "model.embed_tokens.weight".to_owned(),
         WeightName::OutputNorm => return "model.norm.weight".to_owned(),

@@ -14,6 +14,8 @@ pub mod weights;
 use std::path::Path;
 
 pub use config::{ModelConfig, RopeLayout};
+pub(crate) use gguf::spelling as gguf_name;
+pub(crate) use huggingface::spelling as huggingface_name;
 pub use weights::{Dtype, LayerWeight, Tensor, WeightName, Weights};
 
 use crate::{device::DeviceChoice, error::LoadError, text::Text};

@@ -1,7 +1,7 @@
 //! The header of a safetensors file: which tensor lies where.
 //!
-//! Ours rather than the `safetensors` crate's, whose check against the file's length can overflow on a
-//! hostile header. The header is JSON behind its length; every range it names is checked against the file,
+//! Ours rather than the `safetensors` crate's, whose check against the file's length overflows on a
+//! hostile header (a panic where overflow is checked). The header is JSON behind its length; every range it names is checked against the file,
 //! and tensors may not overlap.
 
 use std::{borrow::Cow, collections::HashMap, fmt, path::Path};

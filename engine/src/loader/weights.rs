@@ -203,3 +203,13 @@ fn check(tensor: &Tensor, shape: &[usize]) -> Result<(), String> {
         _ => Ok(()),
     }
 }
+
+/// A tensor of those bytes, for tests of what computes with it.
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failure fails the test")]
+pub(crate) fn tensor_of(bytes: &[u8], shape: &[usize], dtype: Dtype) -> Tensor {
+    let mut map = memmap2::MmapMut::map_anon(bytes.len()).unwrap();
+    map.copy_from_slice(bytes);
+    let file = Arc::new(map.make_read_only().unwrap());
+    Tensor::new("test".to_owned(), shape.to_vec(), dtype, file, 0..bytes.len())
+}

@@ -5,6 +5,8 @@
 
 mod active;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -17,6 +19,8 @@ use std::{
 
 use active::Active;
 use rayon::prelude::*;
+#[cfg(test)]
+pub(crate) use start::{Prepared, compute_threads};
 pub(crate) use start::{Surroundings, start};
 
 use crate::{

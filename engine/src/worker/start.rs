@@ -16,6 +16,7 @@ use crate::{
     memory,
     model::{Logits, Model, StepBatch, mistral::Placed},
     scheduler::{Limits, Scheduler},
+    text::Text,
 };
 
 /// What a worker is connected to.
@@ -37,12 +38,7 @@ pub(crate) fn start(
     config: &EngineConfig,
     surroundings: Surroundings,
 ) -> Result<Started, EngineError> {
-    let threads = config.threads.map_or(0, usize::from);
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|index| format!("engine-compute-{index}"))
-        .build()
-        .map_err(|error| EngineError::Config(format!("cannot start compute threads: {error}")))?;
+    let pool = compute_threads(config)?;
     let placed = pool.install(|| Placed::new(&loaded.config, &loaded.weights, loaded.options.quantize))?;
     let block_bytes = placed.kv_shape(config.block_size).block_bytes();
     let wanted_context = config.max_context.unwrap_or(usize::MAX).min(loaded.config.max_context);
@@ -60,25 +56,55 @@ pub(crate) fn start(
         device: "cpu",
         max_context,
     };
-    let limits = Limits { max_batch: config.max_batch, max_step_tokens: config.max_step_tokens };
-    let worker = Worker {
-        model: Box::new(model),
-        text: loaded.text,
-        scheduler: Scheduler::new(limits, BlockPool::new(blocks, config.block_size)),
-        max_context,
-        active: HashMap::new(),
-        next_id: 0,
-        inbox: surroundings.inbox,
-        shared: surroundings.shared,
-        observer: surroundings.observer,
-        batch: StepBatch::default(),
-        logits: Vec::new(),
-        steps: 0,
-        preemptions: 0,
-    };
-    worker.publish();
-    let thread = thread::Builder::new().name("engine".to_owned()).spawn(move || pool.install(|| worker.run()))?;
+    let worker = Prepared { model: Box::new(model), text: loaded.text, blocks, max_context };
+    let thread = worker.launch(config, surroundings, pool)?;
     Ok(Started { info, thread })
+}
+
+/// A model that is ready to compute, and the sizes it computes with.
+pub(crate) struct Prepared {
+    pub(crate) model: Box<dyn Model>,
+    pub(crate) text: Text,
+    pub(crate) blocks: usize,
+    pub(crate) max_context: usize,
+}
+
+impl Prepared {
+    /// Starts the thread; it computes on the threads of `pool`, being one of them.
+    pub(crate) fn launch(
+        self,
+        config: &EngineConfig,
+        surroundings: Surroundings,
+        pool: rayon::ThreadPool,
+    ) -> Result<JoinHandle<()>, EngineError> {
+        let limits = Limits { max_batch: config.max_batch, max_step_tokens: config.max_step_tokens };
+        let worker = Worker {
+            model: self.model,
+            text: self.text,
+            scheduler: Scheduler::new(limits, BlockPool::new(self.blocks, config.block_size)),
+            max_context: self.max_context,
+            active: HashMap::new(),
+            next_id: 0,
+            inbox: surroundings.inbox,
+            shared: surroundings.shared,
+            observer: surroundings.observer,
+            batch: StepBatch::default(),
+            logits: Vec::new(),
+            steps: 0,
+            preemptions: 0,
+        };
+        worker.publish();
+        Ok(thread::Builder::new().name("engine".to_owned()).spawn(move || pool.install(|| worker.run()))?)
+    }
+}
+
+/// The threads that compute.
+pub(crate) fn compute_threads(config: &EngineConfig) -> Result<rayon::ThreadPool, EngineError> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(config.threads.map_or(0, usize::from))
+        .thread_name(|index| format!("engine-compute-{index}"))
+        .build()
+        .map_err(|error| EngineError::Config(format!("cannot start compute threads: {error}")))
 }
 
 /// As many blocks as the memory given takes; without one, half of what is free, but no more than a full

@@ -24,7 +24,7 @@ struct Prompt {
     logprobs: Vec<Vec<(u32, f32)>>,
 }
 
-pub fn folder(case: &str) -> PathBuf {
+pub(crate) fn folder(case: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(case)
 }
 
@@ -33,7 +33,7 @@ fn golden(case: &str) -> Golden {
 }
 
 /// A model with its cache, and the blocks of each of its sequences.
-pub struct Bench {
+pub(crate) struct Bench {
     model: Box<dyn Model>,
     tables: Vec<Vec<u32>>,
     computed: Vec<usize>,
@@ -41,7 +41,7 @@ pub struct Bench {
 
 impl Bench {
     /// Room for `sequences` sequences of 128 positions, their blocks interleaved and out of order.
-    pub fn open(path: &std::path::Path, sequences: usize) -> Self {
+    pub(crate) fn open(path: &std::path::Path, sequences: usize) -> Self {
         let (config, weights) = open_weights(path).unwrap();
         let each = 128 / BLOCK;
         let model = Placed::new(&config, &weights, None).unwrap().with_cache(BLOCK, sequences * each);
@@ -52,7 +52,7 @@ impl Bench {
     }
 
     /// Computes one step over (sequence, new tokens); the logits of every row.
-    pub fn step(&mut self, parts: &[(usize, &[u32])]) -> Vec<Vec<f32>> {
+    pub(crate) fn step(&mut self, parts: &[(usize, &[u32])]) -> Vec<Vec<f32>> {
         let mut batch = StepBatch::default();
         for &(sequence, tokens) in parts {
             batch.push(tokens, self.computed[sequence], &self.tables[sequence], BLOCK, Logits::All);
@@ -64,13 +64,13 @@ impl Bench {
     }
 }
 
-pub fn log_softmax(logits: &[f32]) -> Vec<f32> {
+pub(crate) fn log_softmax(logits: &[f32]) -> Vec<f32> {
     let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f32 = logits.iter().map(|logit| (logit - best).exp()).sum();
     logits.iter().map(|logit| logit - best - total.ln()).collect()
 }
 
-pub fn argmax(logits: &[f32]) -> u32 {
+pub(crate) fn argmax(logits: &[f32]) -> u32 {
     let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     logits.iter().position(|&logit| logit == best).unwrap() as u32
 }

@@ -1,4 +1,6 @@
-//! The engine from outside: goldens made with `transformers`, candle as oracle, the running engine.
+//! The engine from outside: goldens made with `transformers`, candle as oracle, files of every quality.
 
 mod goldens;
+mod loader;
 mod quantized;
+mod synth;

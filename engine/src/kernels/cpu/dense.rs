@@ -3,6 +3,7 @@
 //! `out[m][n] = Σ_k x[m][k] · w[n][k]`, weights widened to f32 in registers. One output is always summed in
 //! the same order, whatever the number of rows: [`BLOCK`] only decides how many are in flight.
 #![expect(unsafe_code, reason = "unaligned weights; tasks write disjoint columns of one buffer")]
+#![expect(clippy::needless_range_loop, reason = "indices name rows and columns of a block")]
 
 use rayon::prelude::*;
 
@@ -177,6 +178,58 @@ unsafe fn block<L: Lanes, S: Stored, const M: usize, const N: usize>(product: &P
                     sum += *x.add(m * inputs + k) * S::load_one(weights.add((n * inputs + k) * S::BYTES));
                 }
                 *product.out.add((row + m) * product.outputs + column + n) = sum;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+mod tests {
+    use half::{bf16, f16};
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::loader::weights::tensor_of;
+
+    /// Little-endian bytes of `numbers` in `dtype`, and what they stand for.
+    fn store(numbers: &[f32], dtype: Dtype) -> (Vec<u8>, Vec<f32>) {
+        let each = |number: &f32| match dtype {
+            Dtype::F32 => (number.to_le_bytes().to_vec(), *number),
+            Dtype::F16 => (f16::from_f32(*number).to_le_bytes().to_vec(), f16::from_f32(*number).to_f32()),
+            _ => (bf16::from_f32(*number).to_le_bytes().to_vec(), bf16::from_f32(*number).to_f32()),
+        };
+        let (bytes, numbers): (Vec<_>, Vec<_>) = numbers.iter().map(each).unzip();
+        (bytes.concat(), numbers)
+    }
+
+    #[test]
+    fn every_instruction_set_agrees_with_a_plain_sum_whatever_the_sizes() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            for (rows, outputs, inputs) in
+                [(1, 1, 1), (3, 5, 7), (4, 8, 16), (9, 70, 100), (50, 33, 257), (64, 512, 64)]
+            {
+                let mut random =
+                    |count: usize| -> Vec<f32> { (0..count).map(|_| rng.random_range(-1.0..1.0)).collect() };
+                let x = random(rows * inputs);
+                let (bytes, weights) = store(&random(outputs * inputs), dtype);
+                let dense = Dense::new(tensor_of(&bytes, &[outputs, inputs], dtype)).unwrap();
+                for simd in Simd::available() {
+                    let mut out = vec![f32::NAN; rows * outputs];
+                    dense.forward_with(simd, &x, &mut out);
+                    for (index, &value) in out.iter().enumerate() {
+                        let (row, column) = (index / outputs, index % outputs);
+                        let exact: f64 = (0..inputs)
+                            .map(|k| f64::from(x[row * inputs + k]) * f64::from(weights[column * inputs + k]))
+                            .sum();
+                        assert!((f64::from(value) - exact).abs() < 1e-4, "{dtype:?} {simd:?} [{row}][{column}]");
+                    }
+                    let mut alone = vec![f32::NAN; outputs];
+                    dense.forward_with(simd, &x[(rows - 1) * inputs..], &mut alone);
+                    assert_eq!(alone, out[(rows - 1) * outputs..], "{simd:?}: a row is the same alone");
+                }
             }
         }
     }

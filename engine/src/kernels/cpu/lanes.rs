@@ -3,6 +3,7 @@
 //! Kernels are written once over [`Lanes`] and instantiated per instruction set inside a function that
 //! enables it ([`dispatch!`]); the methods are `inline(always)` so that they are compiled with its features.
 #![expect(unsafe_code, reason = "SIMD intrinsics and unaligned loads")]
+#![expect(unsafe_op_in_unsafe_fn, reason = "every method is one such operation; the traits state the contract")]
 
 use std::sync::OnceLock;
 
@@ -62,11 +63,11 @@ impl Stored for F32 {
     const BYTES: usize = 4;
     #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const u8) -> L {
-        unsafe { L::load_f32(from) }
+        L::load_f32(from)
     }
     #[inline(always)]
     unsafe fn load_one(from: *const u8) -> f32 {
-        unsafe { from.cast::<f32>().read_unaligned() }
+        from.cast::<f32>().read_unaligned()
     }
 }
 
@@ -74,11 +75,11 @@ impl Stored for F16 {
     const BYTES: usize = 2;
     #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const u8) -> L {
-        unsafe { L::load_f16(from) }
+        L::load_f16(from)
     }
     #[inline(always)]
     unsafe fn load_one(from: *const u8) -> f32 {
-        half::f16::from_bits(unsafe { from.cast::<u16>().read_unaligned() }).to_f32()
+        half::f16::from_bits(from.cast::<u16>().read_unaligned()).to_f32()
     }
 }
 
@@ -86,11 +87,11 @@ impl Stored for Bf16 {
     const BYTES: usize = 2;
     #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const u8) -> L {
-        unsafe { L::load_bf16(from) }
+        L::load_bf16(from)
     }
     #[inline(always)]
     unsafe fn load_one(from: *const u8) -> f32 {
-        f32::from_bits(u32::from(unsafe { from.cast::<u16>().read_unaligned() }) << 16)
+        f32::from_bits(u32::from(from.cast::<u16>().read_unaligned()) << 16)
     }
 }
 
@@ -110,29 +111,28 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn load_f32(from: *const u8) -> Self {
-        Self(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
+        Self(from.cast::<[f32; 8]>().read_unaligned())
     }
     #[inline(always)]
     unsafe fn load_bf16(from: *const u8) -> Self {
-        let bits = unsafe { from.cast::<[u16; 8]>().read_unaligned() };
+        let bits = from.cast::<[u16; 8]>().read_unaligned();
         Self(bits.map(|bits| f32::from_bits(u32::from(bits) << 16)))
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const u8) -> Self {
-        let bits = unsafe { from.cast::<[u16; 8]>().read_unaligned() };
+        let bits = from.cast::<[u16; 8]>().read_unaligned();
         Self(bits.map(|bits| half::f16::from_bits(bits).to_f32()))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
+        to.cast::<[f32; 8]>().write_unaligned(self.0)
     }
     #[inline(always)]
     unsafe fn multiply_add(self, a: Self, b: Self) -> Self {
         let mut out = self.0;
-        for i in 0..8 {
+        for (i, out) in out.iter_mut().enumerate() {
             // A fused multiply-add is an instruction of every aarch64, but a library call on plain x86-64.
-            out[i] =
-                if cfg!(target_arch = "aarch64") { a.0[i].mul_add(b.0[i], out[i]) } else { out[i] + a.0[i] * b.0[i] };
+            *out = if cfg!(target_arch = "aarch64") { a.0[i].mul_add(b.0[i], *out) } else { *out + a.0[i] * b.0[i] };
         }
         Self(out)
     }
@@ -158,42 +158,38 @@ mod x86 {
         const WIDTH: usize = 8;
         #[inline(always)]
         unsafe fn zero() -> Self {
-            unsafe { Self(_mm256_setzero_ps()) }
+            Self(_mm256_setzero_ps())
         }
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
-            unsafe { Self(_mm256_set1_ps(value)) }
+            Self(_mm256_set1_ps(value))
         }
         #[inline(always)]
         unsafe fn load_f32(from: *const u8) -> Self {
-            unsafe { Self(_mm256_loadu_ps(from.cast())) }
+            Self(_mm256_loadu_ps(from.cast()))
         }
         #[inline(always)]
         unsafe fn load_bf16(from: *const u8) -> Self {
-            unsafe {
-                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
-                Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)))
-            }
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)))
         }
         #[inline(always)]
         unsafe fn load_f16(from: *const u8) -> Self {
-            unsafe { Self(_mm256_cvtph_ps(_mm_loadu_si128(from.cast()))) }
+            Self(_mm256_cvtph_ps(_mm_loadu_si128(from.cast())))
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
-            unsafe { _mm256_storeu_ps(to, self.0) }
+            _mm256_storeu_ps(to, self.0)
         }
         #[inline(always)]
         unsafe fn multiply_add(self, a: Self, b: Self) -> Self {
-            unsafe { Self(_mm256_fmadd_ps(a.0, b.0, self.0)) }
+            Self(_mm256_fmadd_ps(a.0, b.0, self.0))
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
-            unsafe {
-                let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
-                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-                _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
-            }
+            let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
     }
 
@@ -206,38 +202,36 @@ mod x86 {
         const WIDTH: usize = 16;
         #[inline(always)]
         unsafe fn zero() -> Self {
-            unsafe { Self(_mm512_setzero_ps()) }
+            Self(_mm512_setzero_ps())
         }
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
-            unsafe { Self(_mm512_set1_ps(value)) }
+            Self(_mm512_set1_ps(value))
         }
         #[inline(always)]
         unsafe fn load_f32(from: *const u8) -> Self {
-            unsafe { Self(_mm512_loadu_ps(from.cast())) }
+            Self(_mm512_loadu_ps(from.cast()))
         }
         #[inline(always)]
         unsafe fn load_bf16(from: *const u8) -> Self {
-            unsafe {
-                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
-                Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
-            }
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
         }
         #[inline(always)]
         unsafe fn load_f16(from: *const u8) -> Self {
-            unsafe { Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))) }
+            Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast())))
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
-            unsafe { _mm512_storeu_ps(to, self.0) }
+            _mm512_storeu_ps(to, self.0)
         }
         #[inline(always)]
         unsafe fn multiply_add(self, a: Self, b: Self) -> Self {
-            unsafe { Self(_mm512_fmadd_ps(a.0, b.0, self.0)) }
+            Self(_mm512_fmadd_ps(a.0, b.0, self.0))
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
-            unsafe { _mm512_reduce_add_ps(self.0) }
+            _mm512_reduce_add_ps(self.0)
         }
     }
 }

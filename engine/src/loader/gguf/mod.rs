@@ -41,7 +41,8 @@ pub(super) fn open(path: &Path) -> Result<(ModelConfig, Weights, GgufVocabulary)
     Ok((config, weights, vocabulary))
 }
 
-fn spelling(name: WeightName) -> String {
+/// What llama.cpp calls a weight.
+pub(crate) fn spelling(name: WeightName) -> String {
     let (layer, weight) = match name {
         WeightName::Embedding => return "token_embd.weight".to_owned(),
         WeightName::OutputNorm => return "output_norm.weight".to_owned(),

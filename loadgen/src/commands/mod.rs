@@ -1,0 +1,6 @@
+//! One file per command.
+
+mod run;
+mod sampler;
+
+pub use run::run;

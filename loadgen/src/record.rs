@@ -1,0 +1,261 @@
+//! One request as the client saw it: the one thing measured, and the only source of every figure printed.
+//!
+//! All times are microseconds since the run's epoch. A time that was not reached is absent, never 0. Times
+//! are stamped when bytes arrive, before they are parsed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The zero of a run's times.
+#[derive(Debug, Clone, Copy)]
+pub struct Epoch(Instant);
+
+impl Epoch {
+    /// An epoch that begins now.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Microseconds from the epoch until `instant` (0 if it lies before).
+    pub fn micros(&self, instant: Instant) -> u64 {
+        u64::try_from(instant.saturating_duration_since(self.0).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Microseconds from the epoch until now.
+    pub fn now(&self) -> u64 {
+        self.micros(Instant::now())
+    }
+}
+
+/// One streamed event that carried text; in JSON the array `[at_us, characters, tokens]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u64, u32, u32)", into = "(u64, u32, u32)")]
+pub struct Chunk {
+    /// When its bytes were read.
+    pub at_us: u64,
+    /// Length of its text in characters.
+    pub characters: u32,
+    /// Tokens it carried, as the server says; 1 where it does not say.
+    pub tokens: u32,
+}
+
+impl From<(u64, u32, u32)> for Chunk {
+    fn from((at_us, characters, tokens): (u64, u32, u32)) -> Self {
+        Self { at_us, characters, tokens }
+    }
+}
+
+impl From<Chunk> for (u64, u32, u32) {
+    fn from(chunk: Chunk) -> Self {
+        (chunk.at_us, chunk.characters, chunk.tokens)
+    }
+}
+
+/// Token counts as the server reports them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u64,
+    /// Tokens of the answer.
+    pub completion_tokens: u64,
+    /// Prompt tokens found in the server's prefix cache.
+    #[serde(default)]
+    pub cached_tokens: u64,
+}
+
+/// The server's own account of the request, in milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// Head read to answer rendered.
+    pub total_ms: f64,
+    /// Head read to first token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttft_ms: Option<f64>,
+    /// Per token after the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpot_ms: Option<f64>,
+    /// Phase name with `_ms` → milliseconds.
+    #[serde(default)]
+    pub phases: BTreeMap<String, f64>,
+}
+
+/// Why a request failed: a closed set, so that failures can be counted by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorClass {
+    /// No connection could be made.
+    Connect,
+    /// The connection broke before the answer ended.
+    Reset,
+    /// No text arrived within the timeout.
+    FirstTokenTimeout,
+    /// The stream stood still longer than the timeout.
+    IdleTimeout,
+    /// An answer with a status other than 200.
+    Http(u16),
+    /// An `event: error` after the stream began.
+    InStream,
+    /// The answer is not the stream that was asked for.
+    Protocol,
+    /// The stream ended cleanly, but before its end was announced.
+    Truncated,
+    /// Cut by this side when the run was interrupted; not counted as a failure.
+    Interrupted,
+}
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect => formatter.write_str("connect"),
+            Self::Reset => formatter.write_str("reset"),
+            Self::FirstTokenTimeout => formatter.write_str("first_token_timeout"),
+            Self::IdleTimeout => formatter.write_str("idle_timeout"),
+            Self::Http(status) => write!(formatter, "http_{status}"),
+            Self::InStream => formatter.write_str("in_stream"),
+            Self::Protocol => formatter.write_str("protocol"),
+            Self::Truncated => formatter.write_str("truncated"),
+            Self::Interrupted => formatter.write_str("interrupted"),
+        }
+    }
+}
+
+impl Serialize for ErrorClass {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ErrorClass {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let known = [
+            Self::Connect,
+            Self::Reset,
+            Self::FirstTokenTimeout,
+            Self::IdleTimeout,
+            Self::InStream,
+            Self::Protocol,
+            Self::Truncated,
+            Self::Interrupted,
+        ];
+        if let Some(status) = name.strip_prefix("http_").and_then(|status| status.parse().ok()) {
+            return Ok(Self::Http(status));
+        }
+        known
+            .into_iter()
+            .find(|class| class.to_string() == name)
+            .ok_or_else(|| serde::de::Error::custom(format!("unknown error class {name:?}")))
+    }
+}
+
+/// A failure with what the server or the transport said about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which kind.
+    pub class: ErrorClass,
+    /// In words, at most [`Failure::MESSAGE_LIMIT`] characters.
+    pub message: String,
+}
+
+impl Failure {
+    /// Messages are cut here: what a server writes must not grow the record.
+    pub const MESSAGE_LIMIT: usize = 300;
+
+    /// A failure of `class`.
+    pub fn new(class: ErrorClass, message: impl fmt::Display) -> Self {
+        let message = message.to_string();
+        Self { class, message: message.chars().take(Self::MESSAGE_LIMIT).collect() }
+    }
+}
+
+/// Everything kept of one request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RequestRecord {
+    /// The user that sent it, from 0.
+    pub user: usize,
+    /// The corpus line its prompt came from, from 0.
+    pub prompt: usize,
+    /// `max_tokens` as sent.
+    pub max_tokens: u32,
+    /// The trace id sent in `traceparent`.
+    pub trace_id: String,
+    /// When it was due: the moment its user was ready for it.
+    pub scheduled_us: u64,
+    /// When it was handed to the HTTP client.
+    pub sent_us: u64,
+    /// When the response head arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers_us: Option<u64>,
+    /// When the request was over, however it ended.
+    pub end_us: u64,
+    /// The response's status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Every event with text, in order.
+    #[serde(default)]
+    pub chunks: Vec<Chunk>,
+    /// The server's token counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// Why the answer ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<String>,
+    /// The trace id the server put into its answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_trace_id: Option<String>,
+    /// The server's ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timings: Option<Timings>,
+    /// Set if and only if the request failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+impl RequestRecord {
+    /// Whether the answer came whole.
+    pub fn succeeded(&self) -> bool {
+        self.error.is_none()
+    }
+
+    /// When the first text arrived.
+    pub fn first_content_us(&self) -> Option<u64> {
+        self.chunks.first().map(|chunk| chunk.at_us)
+    }
+
+    /// Time to first token: sending until the first event with text.
+    pub fn ttft(&self) -> Option<Duration> {
+        Some(Duration::from_micros(self.first_content_us()?.saturating_sub(self.sent_us)))
+    }
+
+    /// Sending until the end of the answer.
+    pub fn latency(&self) -> Duration {
+        Duration::from_micros(self.end_us.saturating_sub(self.sent_us))
+    }
+
+    /// How long the request waited on this side before it was sent.
+    pub fn send_delay(&self) -> Duration {
+        Duration::from_micros(self.sent_us.saturating_sub(self.scheduled_us))
+    }
+
+    /// Time per output token after the first, `(last text − first text) / (n − 1)`; only with more than one.
+    pub fn tpot(&self) -> Option<Duration> {
+        let (first, last) = (self.chunks.first()?, self.chunks.last()?);
+        let steps = self.output_tokens().checked_sub(1).filter(|steps| *steps > 0)?;
+        Some(Duration::from_secs_f64(last.at_us.saturating_sub(first.at_us) as f64 / 1e6 / steps as f64))
+    }
+
+    /// The times between neighbouring events with text.
+    pub fn gaps(&self) -> impl Iterator<Item = Duration> {
+        self.chunks.windows(2).map(|pair| Duration::from_micros(pair[1].at_us.saturating_sub(pair[0].at_us)))
+    }
+
+    /// Tokens of the answer: the server's count, or else the sum over its events.
+    pub fn output_tokens(&self) -> u64 {
+        match self.usage {
+            Some(usage) => usage.completion_tokens,
+            None => self.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum(),
+        }
+    }
+}
