@@ -102,10 +102,16 @@ async fn a_cancelled_request_has_its_trace_up_to_where_it_was() -> anyhow::Resul
         .variable("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
         .flag("--max-batch", 1)
         .flag("--max-queue", 1)
+        .flag("--max-step-tokens", 1)
         .start()
         .await?;
-    let decoding = Caller::new(20);
-    let stream = first_bytes(decoding.asks(gateway.generate(&streamed(20_000))).send().await?).await?;
+    // A prompt, token by token, and not an answer: an answer that is not read as fast as it is written is
+    // paused, and makes room for the next request.
+    let mut long = body(1);
+    long["prompt"] = "why ".repeat(6_000).into();
+    let prefilling = Caller::new(20);
+    let occupying = tokio::spawn(prefilling.asks(gateway.generate(&long)).send());
+    gateway.wait_for_metric("engine_sequences{state=\"running\"}", 1.0).await?;
 
     let queued = Caller::new(21);
     let waiting = tokio::spawn(queued.asks(gateway.generate(&body(1))).send());
@@ -120,32 +126,22 @@ async fn a_cancelled_request_has_its_trace_up_to_where_it_was() -> anyhow::Resul
     assert!(trace.server().unwrap().failed, "the fault is ours");
 
     waiting.abort();
-    let trace = collector.trace(&queued.trace_id).await?;
-    cancelled_in(&trace, "queue");
-
-    drop(stream);
-    let trace = collector.trace(&decoding.trace_id).await?;
-    cancelled_in(&trace, "decode");
-    gateway.wait_for_metric("engine_sequences{state=\"running\"}", 0.0).await?;
+    cancelled_in(&collector.trace(&queued.trace_id).await?, "queue");
+    occupying.abort();
+    cancelled_in(&collector.trace(&prefilling.trace_id).await?, "prefill");
+    gateway.wait_for_metric("engine_kv_blocks{state=\"used\"}", 0.0).await?;
     gateway.wait_for_metric("gateway_requests_finished_total{reason=\"cancelled\"}", 2.0).await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn a_request_cancelled_while_its_prompt_is_computed_ends_in_prefill() -> anyhow::Result<()> {
-    let collector = Collector::grpc().await?;
-    let gateway = Gateway::traced(&collector.url())
-        .variable("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-        .flag("--max-step-tokens", 1)
-        .start()
-        .await?;
-    let mut long = body(1);
-    long["prompt"] = "why ".repeat(5_000).into();
-    let caller = Caller::new(30);
-    let prefilling = tokio::spawn(caller.asks(gateway.generate(&long)).send());
-    gateway.wait_for_metric("engine_sequences{state=\"running\"}", 1.0).await?;
-    prefilling.abort();
-    cancelled_in(&collector.trace(&caller.trace_id).await?, "prefill");
+async fn a_stream_that_its_client_leaves_ends_in_decode() -> anyhow::Result<()> {
+    let (collector, gateway) = started().await?;
+    let caller = Caller::new(25);
+    let stream = first_bytes(caller.asks(gateway.generate(&streamed(30_000))).send().await?).await?;
+    drop(stream);
+    cancelled_in(&collector.trace(&caller.trace_id).await?, "decode");
+    gateway.wait_for_metric("engine_kv_blocks{state=\"used\"}", 0.0).await?;
     Ok(())
 }
 
