@@ -172,12 +172,15 @@ impl Summary {
     /// Long enough: all users were started, the time with all of them is at least the time it took to start
     /// them, and at least one request sent in it succeeded.
     pub fn choose(whole: &Aggregate, steady: Option<&Aggregate>) -> Self {
-        match steady {
-            Some(steady) if Self::worth_it(whole, steady) => {
-                Self::of(steady, steady.window.start_us > whole.window.start_us)
-            }
-            _ => Self::of(whole, false),
-        }
+        let (chosen, ramp_excluded) = match steady {
+            Some(steady) if Self::worth_it(whole, steady) => (steady, steady.window.start_us > whole.window.start_us),
+            _ => (whole, false),
+        };
+        let excluded_requests = whole.requests() - chosen.requests();
+        let Window { start_us, end_us } = chosen.window;
+        let window =
+            WindowFacts { start_us, end_us, seconds: seconds(chosen.window), ramp_excluded, excluded_requests };
+        Self::of(chosen, window)
     }
 
     fn worth_it(whole: &Aggregate, steady: &Aggregate) -> bool {
@@ -185,7 +188,7 @@ impl Summary {
         steady.succeeded > 0 && steady.window.end_us.saturating_sub(steady.window.start_us) >= ramp
     }
 
-    fn of(aggregate: &Aggregate, ramp_excluded: bool) -> Self {
+    fn of(aggregate: &Aggregate, window: WindowFacts) -> Self {
         let latencies = Latencies {
             ttft: aggregate.ttft.distribution(),
             tpot: aggregate.tpot.distribution(),
@@ -194,15 +197,8 @@ impl Summary {
             ttft_from_schedule: aggregate.ttft_from_schedule.distribution(),
             latency_from_schedule: aggregate.latency_from_schedule.distribution(),
         };
-        let window = aggregate.window;
         Self {
-            window: WindowFacts {
-                start_us: window.start_us,
-                end_us: window.end_us,
-                seconds: seconds(window),
-                ramp_excluded,
-                excluded_requests: if ramp_excluded { aggregate.before_window } else { 0 },
-            },
+            window,
             requests: Counts {
                 succeeded: aggregate.succeeded,
                 failed: aggregate.failed,
@@ -210,7 +206,7 @@ impl Summary {
             },
             verdicts: verdicts(&latencies),
             latencies_ms: latencies,
-            throughput: throughput(aggregate.rate, window),
+            throughput: throughput(aggregate.rate, aggregate.window),
             tokens: tokens(aggregate),
             errors: aggregate
                 .errors
