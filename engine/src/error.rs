@@ -47,6 +47,9 @@ pub enum EngineError {
     /// A computation failed.
     #[error("{0}")]
     Compute(String),
+    /// A candle operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
     /// The worker thread could not be started.
     #[error("cannot start the engine thread: {0}")]
     Thread(#[from] std::io::Error),

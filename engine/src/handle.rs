@@ -1,9 +1,20 @@
 //! [`Engine`]: the handle through which everyone else reaches the worker thread.
+//!
+//! A request goes over a command channel; its events come back over a bounded channel of its own, so a slow
+//! reader holds up nobody else. Dropping a [`Generation`] closes that channel, which is how the worker
+//! learns that nobody is interested any more.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc as std_mpsc,
+    },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
+
+use tokio::sync::mpsc;
 
 use crate::{
     config::EngineConfig,
@@ -11,12 +22,23 @@ use crate::{
     generation::{Event, GenerationRequest, Stamps},
     loader::{LoadedModel, ModelConfig},
     text::Text,
+    worker,
 };
 
 /// A running engine; clones share it. It stops when the last clone is dropped or at [`Engine::shutdown`].
 #[derive(Debug, Clone)]
 pub struct Engine {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    commands: std_mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    text: Text,
+    model: ModelInfo,
+    config: EngineConfig,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What is known of the model an engine serves.
@@ -30,6 +52,8 @@ pub struct ModelInfo {
     pub parameters: u64,
     /// Bytes of weights.
     pub weight_bytes: u64,
+    /// Bytes of KV cache.
+    pub kv_bytes: u64,
     /// Where it computes: `cpu` or `cuda`.
     pub device: &'static str,
     /// The most tokens of prompt and answer together.
@@ -64,7 +88,7 @@ pub struct StepReport {
     pub sequences: usize,
     /// Prompt tokens computed.
     pub prefill_tokens: usize,
-    /// Sequences that gained a token.
+    /// Sequences that were decoding.
     pub decode_tokens: usize,
     /// KV blocks in use after it.
     pub kv_blocks_used: usize,
@@ -73,55 +97,176 @@ pub struct StepReport {
 /// Told of every step, on the engine's thread: must be quick.
 pub type StepObserver = Box<dyn Fn(&StepReport) + Send>;
 
+/// What handles and worker both see.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// The worker's latest reading; `waiting` is kept beside it.
+    pub(crate) stats: Mutex<EngineStats>,
+    waiting: AtomicUsize,
+}
+
+/// A request's place in the queue; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Ticket(Arc<Shared>);
+
+impl Ticket {
+    fn take(shared: &Arc<Shared>, limit: usize) -> Option<Self> {
+        let more = |waiting: usize| (waiting < limit).then_some(waiting + 1);
+        shared.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What the worker is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A new request.
+    Submit(Box<Job>),
+    /// Some reader left or read on: look again.
+    Wake,
+    /// End.
+    Shutdown,
+}
+
+/// A request on its way to the worker.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) request: GenerationRequest,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) ticket: Ticket,
+}
+
+/// What worker and reader both see of one generation.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    stamps: Mutex<Stamps>,
+    /// Set by the worker when it waits for the reader.
+    pub(crate) stalled: AtomicBool,
+}
+
+impl Progress {
+    /// Changes the stamps.
+    pub(crate) fn stamp(&self, change: impl FnOnce(&mut Stamps)) {
+        change(&mut self.stamps.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
 impl Engine {
-    /// Places the weights, sizes the KV cache, runs one warm-up step and starts the thread. Blocks.
+    /// Places the weights, sizes the KV cache, runs a warm-up step and starts the thread. Blocks.
     pub fn start(model: LoadedModel, config: EngineConfig, observer: StepObserver) -> Result<Self, EngineError> {
-        let _ = (model, config, observer);
-        todo!("engine")
+        let (commands, inbox) = std_mpsc::channel();
+        let shared = Arc::new(Shared::default());
+        let text = model.text.clone();
+        let started =
+            worker::start(model, &config, worker::Surroundings { inbox, shared: Arc::clone(&shared), observer })?;
+        let inner =
+            Inner { commands, shared, text, model: started.info, config, thread: Mutex::new(Some(started.thread)) };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// An engine around a scripted model.
+    #[cfg(test)]
+    pub(crate) fn start_prepared(prepared: worker::Prepared, config: EngineConfig, model: ModelInfo) -> Self {
+        let (commands, inbox) = std_mpsc::channel();
+        let shared = Arc::new(Shared::default());
+        let text = prepared.text.clone();
+        let surroundings = worker::Surroundings { inbox, shared: Arc::clone(&shared), observer: Box::new(|_| ()) };
+        let pool = worker::compute_threads(&config).expect("threads can be started");
+        let thread = prepared.launch(&config, surroundings, pool).expect("a thread can be started");
+        let inner = Inner { commands, shared, text, model, config, thread: Mutex::new(Some(thread)) };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Queues a request; dropping the [`Generation`] cancels it.
     pub fn submit(&self, request: GenerationRequest) -> Result<Generation, SubmitError> {
-        let _ = (request, &self.inner);
-        todo!("engine")
+        let inner = &self.inner;
+        let limit = inner.model.max_context;
+        if request.prompt.is_empty() {
+            return Err(SubmitError::EmptyPrompt);
+        }
+        if request.prompt.len() >= limit {
+            return Err(SubmitError::PromptTooLong { prompt_tokens: request.prompt.len(), limit });
+        }
+        let queue = inner.config.max_queue;
+        let ticket = Ticket::take(&inner.shared, queue).ok_or(SubmitError::QueueFull { limit: queue })?;
+        // One place more than may be filled with tokens: the end of the stream always fits.
+        let (events, receiver) = mpsc::channel(inner.config.stream_buffer + 1);
+        let progress = Arc::new(Progress::default());
+        progress.stamp(|stamps| {
+            stamps.queued = Some(Instant::now());
+            stamps.usage.prompt_tokens = request.prompt.len() as u32;
+        });
+        let job = Job { request, events, progress: Arc::clone(&progress), ticket };
+        inner.commands.send(Command::Submit(Box::new(job))).map_err(|_| SubmitError::Stopped)?;
+        Ok(Generation { events: receiver, progress, commands: inner.commands.clone() })
     }
 
     /// The model's tokenizer and template.
     pub fn text(&self) -> &Text {
-        todo!("engine")
+        &self.inner.text
     }
 
     /// What is known of the model.
     pub fn model(&self) -> &ModelInfo {
-        todo!("engine")
+        &self.inner.model
     }
 
     /// The gauges and counters now.
     pub fn stats(&self) -> EngineStats {
-        todo!("engine")
+        let stats = *self.inner.shared.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        EngineStats { waiting: self.inner.shared.waiting.load(Ordering::Relaxed), ..stats }
     }
 
-    /// Fails what is still running and joins the thread. Blocks for one step at most.
+    /// Ends what is still running with [`Event::Failed`] and joins the thread. Blocks for one step at most.
     pub fn shutdown(&self) {
-        todo!("engine")
+        let _ = self.inner.commands.send(Command::Shutdown);
+        let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Shutdown);
     }
 }
 
 /// One running generation: a bounded stream of events.
 #[derive(Debug)]
 pub struct Generation {
-    inner: Arc<()>,
+    events: mpsc::Receiver<Event>,
+    progress: Arc<Progress>,
+    commands: std_mpsc::Sender<Command>,
 }
 
 impl Generation {
-    /// The next event; `None` after the last, or when the engine stopped.
+    /// The next event; `None` after the last, or when the engine is gone. Cancel-safe.
     pub async fn next(&mut self) -> Option<Event> {
-        let _ = &self.inner;
-        todo!("engine")
+        let event = self.events.recv().await;
+        if self.progress.stalled.swap(false, Ordering::AcqRel) {
+            let _ = self.commands.send(Command::Wake);
+        }
+        event
     }
 
     /// When things happened so far.
     pub fn stamps(&self) -> Stamps {
-        todo!("engine")
+        self.progress.stamps.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        self.events.close();
+        let _ = self.commands.send(Command::Wake);
     }
 }

@@ -10,6 +10,7 @@
 //! - [`model`]: a flat ragged [`StepBatch`](model::StepBatch) goes in, logits come out;
 //! - [`kernels`]: what a model is computed with;
 //! - [`loader`]: configuration and weights from a Hugging Face folder or a GGUF file;
+//! - [`synth`]: models with random weights, for speed work;
 //! - [`text`]: tokenizer, chat template, incremental detokenizer, stop strings;
 //! - [`sampling`]: logits to a token, seeded per request.
 //!
@@ -22,8 +23,17 @@ pub mod device;
 pub mod error;
 pub mod generation;
 pub mod handle;
+pub mod kernels;
+pub mod kv;
 pub mod loader;
+pub mod model;
+pub mod sampling;
+pub mod scheduler;
+pub mod synth;
 pub mod text;
+
+mod memory;
+mod worker;
 
 pub use config::EngineConfig;
 pub use device::DeviceChoice;
@@ -33,4 +43,4 @@ pub use generation::{
 };
 pub use handle::{Engine, EngineStats, Generation, ModelInfo, StepObserver, StepReport};
 pub use loader::{LoadedModel, ModelConfig, Quantization, load};
-pub use text::{ChatMessage, Piece, PromptTemplate, SpecialTokens, Text, TextStream};
+pub use text::{ChatMessage, GgufVocabulary, Piece, PromptTemplate, SpecialTokens, Text, TextStream};

@@ -122,8 +122,10 @@ pub struct Ledger {
     pub received: Option<Instant>,
     /// End of `tokenize`.
     pub tokenized: Option<Instant>,
-    /// The engine's stamps: end of `queue`, `prefill` and `decode`, attributions, usage.
+    /// The engine's stamps: end of `queue` and `prefill`, attributions, usage.
     pub stamps: Stamps,
+    /// End of `decode`: the last token's instant, once it is known to be the last of a whole answer.
+    pub decoded: Option<Instant>,
     /// The end.
     pub closed: Option<Instant>,
 }
@@ -148,6 +150,7 @@ impl Ledger {
             received: None,
             tokenized: None,
             stamps: Stamps::default(),
+            decoded: None,
             closed: None,
         }
     }
@@ -157,8 +160,7 @@ impl Ledger {
     /// Marks are clamped to never run backwards, so that no phase is negative. The phase in which the
     /// request ended is the last one; it is present even if nothing happened in it.
     pub fn intervals(&self, end: Instant) -> Vec<Interval> {
-        let marks =
-            [self.received, self.tokenized, self.stamps.scheduled, self.stamps.first_token, self.stamps.last_token];
+        let marks = [self.received, self.tokenized, self.stamps.scheduled, self.stamps.first_token, self.decoded];
         let mut intervals = Vec::with_capacity(Phase::ALL.len());
         let mut start = self.started;
         for (phase, mark) in Phase::ALL.into_iter().zip(marks.into_iter().chain([None])) {
@@ -187,5 +189,70 @@ impl Ledger {
     /// The wall-clock time of an instant of this request.
     pub fn wall(&self, instant: Instant) -> SystemTime {
         self.started_wall + instant.saturating_duration_since(self.started)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{option, prelude::*};
+
+    use super::*;
+
+    /// A ledger with marks at these nanoseconds after its start, in any order.
+    fn ledger(marks: [Option<u64>; 5]) -> Ledger {
+        let mut ledger = Ledger::start();
+        let [received, tokenized, scheduled, first_token, decoded] =
+            marks.map(|mark| mark.map(|nanos| ledger.started + Duration::from_nanos(nanos)));
+        ledger.received = received;
+        ledger.tokenized = tokenized;
+        ledger.stamps = Stamps { scheduled, first_token, ..Stamps::default() };
+        ledger.decoded = decoded;
+        ledger
+    }
+
+    fn mark() -> impl Strategy<Value = Option<u64>> {
+        option::weighted(0.8, 0..3_000_000_000_u64)
+    }
+
+    proptest! {
+        #[test]
+        fn phases_are_consecutive_and_sum_to_the_total(
+            marks in [mark(), mark(), mark(), mark(), mark()],
+            end in 0..4_000_000_000_u64,
+        ) {
+            let ledger = ledger(marks);
+            let end = ledger.started + Duration::from_nanos(end);
+            let intervals = ledger.intervals(end);
+
+            prop_assert_eq!(intervals[0].start, ledger.started);
+            prop_assert_eq!(intervals.last().map(|last| last.end), Some(end));
+            for pair in intervals.windows(2) {
+                prop_assert_eq!(pair[0].end, pair[1].start);
+            }
+            prop_assert!(intervals.iter().all(|interval| interval.start <= interval.end));
+            let sum: Duration = intervals.iter().map(|interval| interval.end - interval.start).sum();
+            prop_assert_eq!(sum, end - ledger.started);
+            prop_assert!(intervals.iter().map(|interval| interval.phase).eq(Phase::ALL.into_iter().take(intervals.len())));
+        }
+
+        #[test]
+        fn a_request_closes_in_the_phase_it_was_in(marks in 0..=5_usize) {
+            let passed = std::array::from_fn(|i| (i < marks).then_some(10 * (i as u64 + 1)));
+            let ledger = ledger(passed);
+            let intervals = ledger.intervals(ledger.started + Duration::from_nanos(100));
+            prop_assert_eq!(intervals.last().map(|last| last.phase), Some(Phase::ALL[marks]));
+        }
+    }
+
+    #[test]
+    fn a_mean_over_one_token_is_not_defined() {
+        let mut ledger = ledger([Some(1), Some(2), Some(3), Some(4), Some(4)]);
+        assert_eq!(ledger.time_to_first_token(), Some(Duration::from_nanos(4)));
+        ledger.stamps.last_token = ledger.stamps.first_token;
+        ledger.stamps.usage.completion_tokens = 1;
+        assert_eq!(ledger.time_per_output_token(), None);
+        ledger.stamps.last_token = Some(ledger.started + Duration::from_nanos(24));
+        ledger.stamps.usage.completion_tokens = 3;
+        assert_eq!(ledger.time_per_output_token(), Some(Duration::from_nanos(10)));
     }
 }

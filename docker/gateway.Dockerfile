@@ -1,0 +1,58 @@
+# The gateway with its demo model, for CPU; for an NVIDIA GPU:
+#
+#   docker build -f docker/gateway.Dockerfile --build-arg FEATURES=cuda -t llm-gateway:cuda .
+#   docker run --gpus all -p 127.0.0.1:8000:8000 llm-gateway:cuda
+#
+# FEATURES names cargo features and chooses the base images. The build context is the repository's root.
+
+ARG FEATURES=""
+ARG RUST_IMAGE=rust:1.95-bookworm
+ARG DEBIAN_IMAGE=debian:bookworm-slim
+ARG CUDA_BUILD_IMAGE=nvidia/cuda:12.9.1-devel-ubuntu24.04
+ARG CUDA_RUN_IMAGE=nvidia/cuda:12.9.1-runtime-ubuntu24.04
+
+FROM ${RUST_IMAGE} AS build-cpu
+
+FROM ${CUDA_BUILD_IMAGE} AS build-cuda
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates g++ \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build-cpu /usr/local/rustup /usr/local/rustup
+COPY --from=build-cpu /usr/local/cargo /usr/local/cargo
+ENV RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo PATH=/usr/local/cargo/bin:$PATH
+# No GPU is visible during a build: kernels are compiled for this capability; newer GPUs run them through PTX.
+ARG CUDA_COMPUTE_CAP=80
+ENV CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP}
+
+FROM build-${FEATURES:-cpu} AS build
+ARG FEATURES
+WORKDIR /src
+COPY . .
+# Registry and target live in caches, so that a changed source file rebuilds only what it must;
+# a cache is not part of the image, hence the copy at the end.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target,id=gateway-target-${FEATURES} \
+    cargo build --release --locked -p gateway --features "${FEATURES}" \
+    && cp target/release/gateway /gateway
+
+FROM ${DEBIAN_IMAGE} AS run-cpu
+FROM ${CUDA_RUN_IMAGE} AS run-cuda
+
+FROM run-${FEATURES:-cpu}
+# Certificates serve `gateway model pull`; the models' directory is made here so that a volume mounted on it
+# belongs to the user.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --user-group --no-create-home gateway \
+    && install --directory --owner=gateway --group=gateway /var/lib/gateway/models
+WORKDIR /opt/gateway
+COPY models/demo models/demo
+COPY --from=build /gateway /usr/local/bin/gateway
+ENV GATEWAY_HOST=0.0.0.0 GATEWAY_PORT=8000 GATEWAY_MODELS_DIR=/var/lib/gateway/models
+USER 10001:10001
+EXPOSE 8000
+# The image has no HTTP client, and needs none: bash opens the socket.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=120s --retries=3 CMD ["bash", "-c", \
+    "exec 3<>/dev/tcp/127.0.0.1/$GATEWAY_PORT; printf 'GET /health/ready HTTP/1.0\\r\\n\\r\\n' >&3; read -r _ status _ <&3; [ \"$status\" = 200 ]"]
+ENTRYPOINT ["gateway"]

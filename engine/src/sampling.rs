@@ -1,0 +1,263 @@
+//! Logits to a token: penalties, temperature, top-k, top-p, min-p, and a draw seeded per request.
+//!
+//! A sampler's randomness is its own, so the same request with the same seed draws the same tokens
+//! whatever else is in the batch.
+
+use std::{cmp::Ordering, collections::BinaryHeap, collections::HashMap};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::generation::{Sampling, TokenLogprob};
+
+/// Draws one request's tokens.
+#[derive(Debug)]
+pub struct Sampler {
+    sampling: Sampling,
+    logprobs: Option<u8>,
+    rng: ChaCha8Rng,
+    counts: HashMap<u32, Count>,
+}
+
+/// How often a token was seen.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    in_prompt: bool,
+    generated: u32,
+}
+
+/// A drawn token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampled {
+    /// Its id.
+    pub id: u32,
+    /// Its logprob under the model, if asked for.
+    pub logprob: Option<TokenLogprob>,
+}
+
+/// A token and its weight, ordered by weight and then by the lower id.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Candidate {
+    id: u32,
+    weight: f32,
+}
+
+impl Eq for Candidate {}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.weight.total_cmp(&other.weight).then(other.id.cmp(&self.id))
+    }
+}
+
+impl Sampler {
+    /// A sampler that has seen `prompt`.
+    pub fn new(sampling: Sampling, logprobs: Option<u8>, prompt: &[u32]) -> Self {
+        let mut counts: HashMap<u32, Count> = HashMap::new();
+        if sampling.repetition_penalty != 1.0 {
+            for &id in prompt {
+                counts.entry(id).or_default().in_prompt = true;
+            }
+        }
+        Self { rng: ChaCha8Rng::seed_from_u64(sampling.seed), sampling, logprobs, counts }
+    }
+
+    /// Draws the next token; `logits` are used up.
+    pub fn sample(&mut self, logits: &mut [f32]) -> Sampled {
+        let probabilities = self.logprobs.map(|count| Logprobs::of(logits, usize::from(count)));
+        self.penalize(logits);
+        let id = if self.sampling.temperature == 0.0 { highest(logits) } else { self.draw(logits) };
+        if self.penalizes() {
+            self.counts.entry(id).or_default().generated += 1;
+        }
+        Sampled { id, logprob: probabilities.map(|probabilities| probabilities.of_token(id)) }
+    }
+
+    fn penalizes(&self) -> bool {
+        let Sampling { repetition_penalty, presence_penalty, frequency_penalty, .. } = self.sampling;
+        repetition_penalty != 1.0 || presence_penalty != 0.0 || frequency_penalty != 0.0
+    }
+
+    /// Repetition as in CTRL (arXiv 1909.05858), over prompt and answer; presence and frequency as OpenAI
+    /// documents them, over the answer.
+    fn penalize(&self, logits: &mut [f32]) {
+        let Sampling { repetition_penalty, presence_penalty, frequency_penalty, .. } = self.sampling;
+        for (&id, count) in &self.counts {
+            let Some(logit) = logits.get_mut(id as usize) else { continue };
+            if count.in_prompt || count.generated > 0 {
+                *logit = if *logit > 0.0 { *logit / repetition_penalty } else { *logit * repetition_penalty };
+            }
+            if count.generated > 0 {
+                *logit -= presence_penalty + frequency_penalty * count.generated as f32;
+            }
+        }
+    }
+
+    fn draw(&mut self, logits: &mut [f32]) -> u32 {
+        let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
+        let best = logits[highest(logits) as usize];
+        // Weights relative to the most likely token: its weight is 1, so min-p is a bound on the weight.
+        for logit in logits.iter_mut() {
+            *logit = ((*logit - best) / temperature).exp();
+        }
+        if top_k == 0 && top_p >= 1.0 {
+            for weight in logits.iter_mut() {
+                if *weight < min_p {
+                    *weight = 0.0;
+                }
+            }
+            return self.pick(logits.iter().enumerate().map(|(id, &weight)| Candidate { id: id as u32, weight }));
+        }
+        let all: Vec<_> = logits.iter().enumerate().map(|(id, &weight)| Candidate { id: id as u32, weight }).collect();
+        let mut heap = BinaryHeap::from(all);
+        if top_k > 0 {
+            heap = std::iter::from_fn(|| heap.pop()).take(top_k as usize).collect();
+        }
+        let mut kept: Vec<Candidate> = Vec::new();
+        // top-p is a share of what top-k left.
+        let mut missing = top_p * heap.iter().map(|candidate| candidate.weight).sum::<f32>();
+        while let Some(candidate) = heap.pop() {
+            missing -= candidate.weight;
+            kept.push(candidate);
+            if missing <= 0.0 {
+                break;
+            }
+        }
+        kept.retain(|candidate| candidate.weight >= min_p);
+        self.pick(kept.iter().copied())
+    }
+
+    fn pick(&mut self, candidates: impl Iterator<Item = Candidate> + Clone) -> u32 {
+        let total: f32 = candidates.clone().map(|candidate| candidate.weight).sum();
+        let mut left = self.rng.random::<f32>() * total;
+        let mut last = 0;
+        for candidate in candidates.filter(|candidate| candidate.weight > 0.0) {
+            last = candidate.id;
+            left -= candidate.weight;
+            if left < 0.0 {
+                break;
+            }
+        }
+        last
+    }
+}
+
+/// The id of the highest logit; the lowest id among equals. NaN never wins.
+fn highest(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (id, &logit) in logits.iter().enumerate() {
+        if logit > logits[best] || logits[best].is_nan() {
+            best = id;
+        }
+    }
+    best as u32
+}
+
+/// Natural-log probabilities of one row, before penalties.
+struct Logprobs {
+    logits: Vec<f32>,
+    log_total: f32,
+    top: Vec<(u32, f32)>,
+}
+
+impl Logprobs {
+    fn of(logits: &[f32], count: usize) -> Self {
+        let best = logits[highest(logits) as usize];
+        let total: f64 = logits.iter().map(|logit| f64::from(logit - best).exp()).sum();
+        let log_total = best + total.ln() as f32;
+        let all: Vec<_> = logits.iter().enumerate().map(|(id, &weight)| Candidate { id: id as u32, weight }).collect();
+        let mut heap = BinaryHeap::from(all);
+        let top = std::iter::from_fn(|| heap.pop())
+            .take(count)
+            .map(|candidate| (candidate.id, candidate.weight - log_total))
+            .collect();
+        Self { logits: logits.to_vec(), log_total, top }
+    }
+
+    fn of_token(self, id: u32) -> TokenLogprob {
+        TokenLogprob { logprob: self.logits[id as usize] - self.log_total, top: self.top }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draws(sampling: Sampling, logits: &[f32], count: usize) -> Vec<u32> {
+        let mut sampler = Sampler::new(sampling, None, &[]);
+        (0..count).map(|_| sampler.sample(&mut logits.to_vec()).id).collect()
+    }
+
+    fn seen(sampling: Sampling, logits: &[f32]) -> Vec<u32> {
+        let mut seen = draws(sampling, logits, 500);
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_highest() {
+        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+        assert_eq!(draws(sampling, &[0.0, 3.0, 3.0, f32::NAN], 1), [1]);
+    }
+
+    #[test]
+    fn filters_keep_what_they_say() {
+        let logits = [4.0f32, 3.0, 2.0, 1.0, 0.0].map(f32::ln);
+        let base = Sampling { temperature: 1.0, ..Sampling::default() };
+        for (sampling, expected) in [
+            (Sampling { ..base.clone() }, vec![0, 1, 2, 3]),
+            (Sampling { top_k: 2, ..base.clone() }, vec![0, 1]),
+            (Sampling { top_p: 0.3, ..base.clone() }, vec![0]),
+            (Sampling { top_p: 0.6, ..base.clone() }, vec![0, 1]),
+            (Sampling { top_k: 3, top_p: 0.5, ..base.clone() }, vec![0, 1]),
+            (Sampling { min_p: 0.5, ..base.clone() }, vec![0, 1, 2]),
+        ] {
+            assert_eq!(seen(sampling.clone(), &logits), expected, "{sampling:?}");
+        }
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities_and_the_seed() {
+        let logits = [0.75f32.ln(), 0.25f32.ln()];
+        let sampling = Sampling { temperature: 1.0, seed: 7, ..Sampling::default() };
+        let drawn = draws(sampling.clone(), &logits, 20_000);
+        let share = drawn.iter().filter(|&&id| id == 0).count() as f64 / drawn.len() as f64;
+        assert!((share - 0.75).abs() < 0.02, "{share}");
+        assert_eq!(drawn, draws(sampling.clone(), &logits, 20_000));
+        assert_ne!(drawn, draws(Sampling { seed: 8, ..sampling }, &logits, 20_000));
+    }
+
+    #[test]
+    fn penalties_move_what_was_seen() {
+        let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
+        let mut repeated = Sampler::new(Sampling { repetition_penalty: 2.0, ..greedy.clone() }, None, &[0]);
+        assert_eq!(repeated.sample(&mut [3.0, 2.0]).id, 1, "3 / 2 < 2");
+        let mut frequent = Sampler::new(Sampling { frequency_penalty: 0.4, ..greedy.clone() }, None, &[0]);
+        let ids: Vec<_> = (0..4).map(|_| frequent.sample(&mut [1.0, 0.5]).id).collect();
+        assert_eq!(ids, [0, 0, 1, 0], "the prompt does not count");
+        let mut present = Sampler::new(Sampling { presence_penalty: 0.6, ..greedy }, None, &[]);
+        let ids: Vec<_> = (0..3).map(|_| present.sample(&mut [1.0, 0.5]).id).collect();
+        assert_eq!(ids, [0, 1, 0], "once, however often");
+    }
+
+    #[test]
+    fn logprobs_are_the_models_own() {
+        let sampling = Sampling { temperature: 0.0, presence_penalty: 2.0, ..Sampling::default() };
+        let mut sampler = Sampler::new(sampling, Some(2), &[]);
+        let logits = [0.5f32.ln(), 0.3f32.ln(), 0.2f32.ln()];
+        let first = sampler.sample(&mut logits.to_vec());
+        let second = sampler.sample(&mut logits.to_vec());
+        assert_eq!((first.id, second.id), (0, 1));
+        let logprob = second.logprob.as_ref().map_or(0.0, |logprob| logprob.logprob);
+        assert!((logprob - 0.3f32.ln()).abs() < 1e-6);
+        let top: Vec<_> = second.logprob.iter().flat_map(|logprob| &logprob.top).map(|top| top.0).collect();
+        assert_eq!(top, [0, 1]);
+    }
+}

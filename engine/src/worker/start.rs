@@ -1,0 +1,136 @@
+//! From a loaded model to a running worker: weights in place, KV cache sized, caches warm.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+};
+
+use super::Worker;
+use crate::{
+    config::EngineConfig,
+    error::EngineError,
+    handle::{Command, ModelInfo, Shared, StepObserver},
+    kv::BlockPool,
+    loader::LoadedModel,
+    memory,
+    model::{Logits, Model, StepBatch, mistral::Placed},
+    scheduler::{Limits, Scheduler},
+    text::Text,
+};
+
+/// What a worker is connected to.
+pub(crate) struct Surroundings {
+    pub(crate) inbox: mpsc::Receiver<Command>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) observer: StepObserver,
+}
+
+/// A worker that runs.
+pub(crate) struct Started {
+    pub(crate) info: ModelInfo,
+    pub(crate) thread: JoinHandle<()>,
+}
+
+/// Starts a worker on `loaded`; returns once a first step was computed.
+pub(crate) fn start(
+    loaded: LoadedModel,
+    config: &EngineConfig,
+    surroundings: Surroundings,
+) -> Result<Started, EngineError> {
+    let pool = compute_threads(config)?;
+    let placed = pool.install(|| Placed::new(&loaded.config, &loaded.weights, loaded.options.quantize))?;
+    let block_bytes = placed.kv_shape(config.block_size).block_bytes();
+    let wanted_context = config.max_context.unwrap_or(usize::MAX).min(loaded.config.max_context);
+    let blocks = kv_blocks(config, block_bytes, wanted_context)?;
+    let max_context = wanted_context.min(blocks * config.block_size);
+    let mut model = placed.with_cache(config.block_size, blocks);
+    pool.install(|| warm_up(&mut model, config.block_size.min(max_context)))?;
+
+    let info = ModelInfo {
+        name: loaded.name,
+        parameters: loaded.weights.parameters(),
+        weight_bytes: loaded.weights.bytes(),
+        kv_bytes: (blocks * block_bytes) as u64,
+        config: loaded.config,
+        device: "cpu",
+        max_context,
+    };
+    let worker = Prepared { model: Box::new(model), text: loaded.text, blocks, max_context };
+    let thread = worker.launch(config, surroundings, pool)?;
+    Ok(Started { info, thread })
+}
+
+/// A model that is ready to compute, and the sizes it computes with.
+pub(crate) struct Prepared {
+    pub(crate) model: Box<dyn Model>,
+    pub(crate) text: Text,
+    pub(crate) blocks: usize,
+    pub(crate) max_context: usize,
+}
+
+impl Prepared {
+    /// Starts the thread; it computes on the threads of `pool`, being one of them.
+    pub(crate) fn launch(
+        self,
+        config: &EngineConfig,
+        surroundings: Surroundings,
+        pool: rayon::ThreadPool,
+    ) -> Result<JoinHandle<()>, EngineError> {
+        let limits = Limits { max_batch: config.max_batch, max_step_tokens: config.max_step_tokens };
+        let worker = Worker {
+            model: self.model,
+            text: self.text,
+            scheduler: Scheduler::new(limits, BlockPool::new(self.blocks, config.block_size)),
+            max_context: self.max_context,
+            active: HashMap::new(),
+            next_id: 0,
+            inbox: surroundings.inbox,
+            shared: surroundings.shared,
+            observer: surroundings.observer,
+            batch: StepBatch::default(),
+            logits: Vec::new(),
+            steps: 0,
+            preemptions: 0,
+        };
+        worker.publish();
+        Ok(thread::Builder::new().name("engine".to_owned()).spawn(move || pool.install(|| worker.run()))?)
+    }
+}
+
+/// The threads that compute.
+pub(crate) fn compute_threads(config: &EngineConfig) -> Result<rayon::ThreadPool, EngineError> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(config.threads.map_or(0, usize::from))
+        .thread_name(|index| format!("engine-compute-{index}"))
+        .build()
+        .map_err(|error| EngineError::Config(format!("cannot start compute threads: {error}")))
+}
+
+/// As many blocks as the memory given takes; without one, half of what is free, but no more than a full
+/// batch of full contexts could use.
+fn kv_blocks(config: &EngineConfig, block_bytes: usize, context: usize) -> Result<usize, EngineError> {
+    let per_sequence = context.div_ceil(config.block_size);
+    let useful = per_sequence.saturating_mul(config.max_batch);
+    let blocks = match config.kv_memory {
+        Some(memory) => (memory / block_bytes).min(useful),
+        None => (memory::available() / 2 / block_bytes).min(useful),
+    };
+    if blocks == 0 {
+        return Err(EngineError::Config(format!(
+            "the KV cache needs at least {block_bytes} bytes (one block of {} tokens); give it more with kv_memory",
+            config.block_size
+        )));
+    }
+    Ok(blocks)
+}
+
+/// Computes one small step, so that whatever the kernels prepare on first use is ready.
+fn warm_up(model: &mut impl Model, tokens: usize) -> Result<(), EngineError> {
+    let mut batch = StepBatch::default();
+    batch.push(&vec![0; tokens], 0, &[0], tokens, Logits::Last);
+    model.forward(&batch, &mut Vec::new())?;
+    batch.clear();
+    batch.push(&[0], 0, &[0], tokens, Logits::Last);
+    model.forward(&batch, &mut Vec::new())
+}

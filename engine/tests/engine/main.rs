@@ -1,0 +1,7 @@
+//! The engine from outside: goldens made with `transformers`, candle as oracle, files of every quality.
+
+mod goldens;
+mod loader;
+mod quantized;
+mod synth;
+mod tokenizer;

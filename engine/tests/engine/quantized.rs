@@ -1,0 +1,129 @@
+//! Quantised GGUF files against candle's own `quantized_llama`, one sequence at a time.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+use std::{collections::HashMap, fs::File, io::BufWriter, path::Path};
+
+use candle_core::{
+    DType, Device, Tensor,
+    quantized::{
+        GgmlDType, QTensor,
+        gguf_file::{self, Value},
+    },
+};
+use candle_transformers::models::quantized_llama::ModelWeights;
+
+use engine::loader::open_weights;
+
+use crate::goldens::{Bench, argmax, folder, log_softmax};
+
+/// Rotary pairs side by side, as in GGUF: rows i and i + half of each head become neighbours.
+fn interleave(weights: &Tensor, heads: usize) -> Tensor {
+    let (rows, columns) = weights.dims2().unwrap();
+    let halves = weights.reshape((heads, 2, rows / heads / 2, columns)).unwrap();
+    halves.transpose(1, 2).unwrap().contiguous().unwrap().reshape((rows, columns)).unwrap()
+}
+
+fn gguf_name(name: &str) -> String {
+    let name = name.trim_start_matches("model.");
+    let renamed = [
+        ("embed_tokens", "token_embd"),
+        ("lm_head", "output"),
+        ("layers.", "blk."),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+    ];
+    let name = if name == "norm.weight" { "output_norm.weight" } else { name };
+    renamed.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
+}
+
+/// Writes the golden model of K-quant widths as GGUF with its matrices in `format`.
+fn write_gguf(format: GgmlDType, path: &Path) {
+    let source = folder("k_quant_f16");
+    let (config, _) = open_weights(&source).unwrap();
+    let tensors: HashMap<String, Tensor> =
+        candle_core::safetensors::load(source.join("model.safetensors"), &Device::Cpu).unwrap();
+    let quantized: Vec<(String, QTensor)> = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let tensor = tensor.to_dtype(DType::F32).unwrap();
+            let tensor = match name {
+                name if name.contains("q_proj") => interleave(&tensor, config.heads),
+                name if name.contains("k_proj") => interleave(&tensor, config.kv_heads),
+                _ => tensor,
+            };
+            let format = if tensor.rank() == 1 { GgmlDType::F32 } else { format };
+            (gguf_name(name), QTensor::quantize(&tensor, format).unwrap())
+        })
+        .collect();
+    let number = |value: usize| Value::U32(value as u32);
+    let metadata = [
+        ("general.architecture", Value::String("llama".to_owned())),
+        ("llama.context_length", number(512)),
+        ("llama.embedding_length", number(config.hidden_size)),
+        ("llama.feed_forward_length", number(config.intermediate_size)),
+        ("llama.block_count", number(config.layers)),
+        ("llama.attention.head_count", number(config.heads)),
+        ("llama.attention.head_count_kv", number(config.kv_heads)),
+        ("llama.rope.dimension_count", number(config.head_dim)),
+        ("llama.attention.layer_norm_rms_epsilon", Value::F32(config.rms_norm_eps)),
+        ("llama.rope.freq_base", Value::F32(config.rope_theta)),
+        ("tokenizer.ggml.model", Value::String("llama".to_owned())),
+        (
+            "tokenizer.ggml.tokens",
+            Value::Array((0..config.vocab_size).map(|id| Value::String(format!("t{id}"))).collect()),
+        ),
+        ("tokenizer.ggml.scores", Value::Array(vec![Value::F32(0.0); config.vocab_size])),
+        ("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1); config.vocab_size])),
+    ];
+    let metadata: Vec<_> = metadata.iter().map(|(key, value)| (*key, value)).collect();
+    let tensors: Vec<_> = quantized.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    gguf_file::write(&mut BufWriter::new(File::create(path).unwrap()), &metadata, &tensors).unwrap();
+}
+
+/// candle's logits of the last of `tokens`, which follow `start` others.
+fn candle_logits(model: &mut ModelWeights, tokens: &[u32], start: usize) -> Vec<f32> {
+    let input = Tensor::new(tokens, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+    model.forward(&input, start).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn every_format_agrees_with_candle() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompt = [1u32, 200, 17, 3, 99, 42, 250, 8];
+    for format in [
+        GgmlDType::F16,
+        GgmlDType::Q8_0,
+        GgmlDType::Q4_0,
+        GgmlDType::Q2K,
+        GgmlDType::Q3K,
+        GgmlDType::Q4K,
+        GgmlDType::Q5K,
+        GgmlDType::Q6K,
+    ] {
+        let path = folder.path().join(format!("{format:?}.gguf"));
+        write_gguf(format, &path);
+        let mut file = File::open(&path).unwrap();
+        let content = gguf_file::Content::read(&mut file).unwrap();
+        let mut oracle = ModelWeights::from_gguf(content, &mut file, &Device::Cpu).unwrap();
+        let mut ours = Bench::open(&path, 1);
+
+        let mut expected = candle_logits(&mut oracle, &prompt, 0);
+        let mut logits = ours.step(&[(0, &prompt)]).pop().unwrap();
+        for position in prompt.len()..prompt.len() + 16 {
+            let (a, b) = (log_softmax(&logits), log_softmax(&expected));
+            let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-2, "{format:?}: off by {worst} at {position}");
+            let token = argmax(&expected);
+            assert_eq!(argmax(&logits), token, "{format:?} at {position}");
+            expected = candle_logits(&mut oracle, &[token], position);
+            logits = ours.step(&[(0, &[token])]).pop().unwrap();
+        }
+    }
+}

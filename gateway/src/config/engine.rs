@@ -1,0 +1,79 @@
+//! How the engine is sized.
+
+use std::num::NonZeroUsize;
+
+use engine::EngineConfig;
+use serde::{Deserialize, Serialize};
+
+use super::{ByteSize, Violation, within};
+
+/// The `[engine]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineSettings {
+    /// Sequences computed together in one step.
+    pub max_batch: usize,
+    /// Tokens computed in one step, prefill and decode together.
+    pub max_step_tokens: usize,
+    /// Requests that may wait for a place in the batch.
+    pub max_queue: usize,
+    /// Tokens per KV block.
+    pub block_size: usize,
+    /// Memory for the KV cache; a share of what is free unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_memory: Option<ByteSize>,
+    /// Tokens of prompt and answer together; the model's own limit unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_context: Option<usize>,
+    /// Threads that compute; the cores there are unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<NonZeroUsize>,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        let engine = EngineConfig::default();
+        Self {
+            max_batch: engine.max_batch,
+            max_step_tokens: engine.max_step_tokens,
+            max_queue: engine.max_queue,
+            block_size: engine.block_size,
+            kv_memory: engine.kv_memory.map(ByteSize),
+            max_context: engine.max_context,
+            threads: engine.threads,
+        }
+    }
+}
+
+impl EngineSettings {
+    /// As the engine takes it.
+    pub fn engine_config(&self) -> EngineConfig {
+        EngineConfig {
+            max_batch: self.max_batch,
+            max_step_tokens: self.max_step_tokens,
+            max_queue: self.max_queue,
+            block_size: self.block_size,
+            kv_memory: self.kv_memory.map(|size| size.0),
+            max_context: self.max_context,
+            threads: self.threads,
+            ..EngineConfig::default()
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), Violation> {
+        within("engine.max_batch", self.max_batch, 1..=4096)?;
+        within("engine.max_step_tokens", self.max_step_tokens, 1..=1 << 20)?;
+        within("engine.max_queue", self.max_queue, 1..=1 << 20)?;
+        within("engine.block_size", self.block_size, 1..=1024)?;
+        if let Some(size) = self.kv_memory {
+            within("engine.kv_memory", size, ByteSize(1 << 12)..=ByteSize(1 << 46))?;
+        }
+        if let Some(tokens) = self.max_context {
+            within("engine.max_context", tokens, 2..=1 << 24)?;
+        }
+        match self.threads {
+            Some(threads) => within("engine.threads", threads.get(), 1..=1024),
+            None => Ok(()),
+        }
+    }
+}

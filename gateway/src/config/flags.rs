@@ -1,0 +1,136 @@
+//! The flags of `gateway`, each with its environment variable, and the tables they are laid over.
+
+use std::{net::IpAddr, num::NonZeroUsize, path::PathBuf};
+
+use clap::Parser;
+use serde::Serialize;
+
+use super::{ByteSize, DeviceName, LogFormat, OtlpProtocol, QuantizeName, Seconds};
+
+/// Flags that set what the configuration file may also set; a flag not given leaves it alone.
+#[derive(Debug, Clone, Default, Parser, Serialize)]
+pub struct ServeFlags {
+    /// TOML file with further settings.
+    #[arg(long, env = "GATEWAY_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerFlags,
+    #[command(flatten)]
+    limits: LimitsFlags,
+    #[command(flatten)]
+    model: ModelFlags,
+    #[command(flatten)]
+    engine: EngineFlags,
+    #[command(flatten)]
+    auth: AuthFlags,
+    #[command(flatten)]
+    telemetry: TelemetryFlags,
+    #[command(flatten)]
+    log: LogFlags,
+}
+
+impl ServeFlags {
+    /// What was given, as the tables of the configuration file.
+    pub(super) fn table(&self) -> Result<toml::Table, toml::ser::Error> {
+        toml::Table::try_from(self)
+    }
+}
+
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+#[command(next_help_heading = "Server")]
+struct ServerFlags {
+    /// Address to listen on [default: 127.0.0.1].
+    #[arg(long, env = "GATEWAY_HOST")]
+    host: Option<IpAddr>,
+    /// Port to listen on; 0 takes a free one [default: 8000].
+    #[arg(long, env = "GATEWAY_PORT")]
+    port: Option<u16>,
+    /// Connections open at once [default: 4096].
+    #[arg(long, env = "GATEWAY_MAX_CONNECTIONS")]
+    max_connections: Option<usize>,
+    /// Time running requests get after a stop signal [default: 30s].
+    #[arg(long, env = "GATEWAY_DRAIN_TIMEOUT")]
+    drain_timeout: Option<Seconds>,
+}
+
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+#[command(next_help_heading = "Limits")]
+struct LimitsFlags {
+    /// Largest request body [default: 2MiB].
+    #[arg(long, env = "GATEWAY_MAX_BODY_BYTES")]
+    max_body_bytes: Option<ByteSize>,
+    /// Time from a request's head to its last token [default: 5m].
+    #[arg(long, env = "GATEWAY_REQUEST_TIMEOUT")]
+    request_timeout: Option<Seconds>,
+}
+
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+#[command(next_help_heading = "Model")]
+struct ModelFlags {
+    /// Model to serve: a known name, a Hugging Face folder or a .gguf file [default: demo].
+    #[arg(long = "model", id = "model", env = "GATEWAY_MODEL", value_name = "NAME|PATH")]
+    name: Option<String>,
+    /// Where to compute [default: auto].
+    #[arg(long, env = "GATEWAY_DEVICE")]
+    device: Option<DeviceName>,
+    /// Quantise the linear layers while loading.
+    #[arg(long, env = "GATEWAY_QUANTIZE")]
+    quantize: Option<QuantizeName>,
+}
+
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+#[command(next_help_heading = "Engine")]
+struct EngineFlags {
+    /// Sequences computed together in one step.
+    #[arg(long, env = "GATEWAY_MAX_BATCH")]
+    max_batch: Option<usize>,
+    /// Tokens computed in one step.
+    #[arg(long, env = "GATEWAY_MAX_STEP_TOKENS")]
+    max_step_tokens: Option<usize>,
+    /// Requests that may wait; more are refused with 503.
+    #[arg(long, env = "GATEWAY_MAX_QUEUE")]
+    max_queue: Option<usize>,
+    /// Memory for the KV cache, such as 2GiB.
+    #[arg(long, env = "GATEWAY_KV_MEMORY")]
+    kv_memory: Option<ByteSize>,
+    /// Tokens of prompt and answer together.
+    #[arg(long, env = "GATEWAY_MAX_CONTEXT")]
+    max_context: Option<usize>,
+    /// Threads that compute.
+    #[arg(long, env = "GATEWAY_THREADS")]
+    threads: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+#[command(next_help_heading = "Access")]
+struct AuthFlags {
+    /// File with one API key per line; without keys the API is open.
+    #[arg(long = "api-keys-file", env = "GATEWAY_API_KEYS_FILE", value_name = "FILE")]
+    keys_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+#[command(next_help_heading = "Telemetry")]
+struct TelemetryFlags {
+    /// Base URL of an OTLP collector; without one nothing is exported.
+    #[arg(long, env = "GATEWAY_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
+    /// OTLP transport [default: grpc for port 4317, else http/protobuf].
+    #[arg(long, env = "GATEWAY_OTLP_PROTOCOL")]
+    otlp_protocol: Option<OtlpProtocol>,
+    /// Share of new traces recorded, 0 to 1 [default: 1].
+    #[arg(long, env = "GATEWAY_SAMPLE_RATIO", value_name = "SHARE")]
+    sample_ratio: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+#[command(next_help_heading = "Logging")]
+struct LogFlags {
+    /// Log lines for people or for machines [default: text].
+    #[arg(long = "log-format", id = "log_format", env = "GATEWAY_LOG_FORMAT")]
+    format: Option<LogFormat>,
+    /// Log levels by target, such as info,gateway=debug [default: info].
+    #[arg(long = "log-filter", id = "log_filter", env = "GATEWAY_LOG", value_name = "LEVELS")]
+    filter: Option<String>,
+}

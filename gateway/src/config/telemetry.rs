@@ -1,0 +1,86 @@
+//! Where traces and metrics go.
+//!
+//! What is not set here is taken from OpenTelemetry's own `OTEL_*` variables, and else from its defaults or ours.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Violation, within};
+
+/// The `[telemetry]` table.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// `service.name` of everything sent; else `OTEL_SERVICE_NAME`, else `llm-inference-api`.
+    pub service_name: Option<String>,
+    /// The collector's base URL (HTTP adds `/v1/traces`); else `OTEL_EXPORTER_OTLP_ENDPOINT`. Nothing is sent
+    /// without one.
+    pub otlp_endpoint: Option<String>,
+    /// How to speak to it; else `OTEL_EXPORTER_OTLP_PROTOCOL`, else gRPC for port 4317 and HTTP for others.
+    pub otlp_protocol: Option<OtlpProtocol>,
+    /// Whether metrics are pushed to the collector too; they are served at `/metrics` always.
+    pub push_metrics: bool,
+    /// The share of new traces that is recorded, a caller's decision wins; else `OTEL_TRACES_SAMPLER`, else all.
+    pub sample_ratio: Option<f64>,
+    /// Whether prompts and answers may enter spans.
+    pub capture_content: bool,
+    /// Spans that may wait for a slow collector, more are dropped and counted; else 65,536.
+    pub span_queue: Option<usize>,
+    /// The most spans sent together; else 8,192.
+    pub span_batch: Option<usize>,
+}
+
+/// OTLP's transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum OtlpProtocol {
+    /// gRPC, usually port 4317.
+    #[serde(rename = "grpc")]
+    #[value(name = "grpc")]
+    Grpc,
+    /// Protobuf over HTTP, usually port 4318.
+    #[serde(rename = "http/protobuf")]
+    #[value(name = "http/protobuf")]
+    HttpProtobuf,
+}
+
+impl TelemetryConfig {
+    pub(super) fn check(&self) -> Result<(), Violation> {
+        if self.service_name.as_ref().is_some_and(|name| name.trim().is_empty()) {
+            return Err(("telemetry.service_name", "is empty".to_owned()));
+        }
+        if let Some(endpoint) = &self.otlp_endpoint {
+            let refuse = |why: String| ("telemetry.otlp_endpoint", format!("`{endpoint}` {why}"));
+            let url = url::Url::parse(endpoint).map_err(|error| refuse(format!("is not a URL: {error}")))?;
+            if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+                return Err(refuse("is not an http or https URL".to_owned()));
+            }
+        }
+        if let Some(ratio) = self.sample_ratio {
+            within("telemetry.sample_ratio", ratio, 0.0..=1.0)?;
+        }
+        if let Some(spans) = self.span_queue {
+            within("telemetry.span_queue", spans, 1..=1 << 20)?;
+        }
+        if let Some(spans) = self.span_batch {
+            within("telemetry.span_batch", spans, 1..=1 << 20)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_values_are_refused_by_key() {
+        let base = TelemetryConfig::default;
+        let refused = |config: TelemetryConfig| config.check().map_err(|(key, _)| key);
+        assert_eq!(refused(base()), Ok(()));
+        assert_eq!(
+            refused(TelemetryConfig { otlp_endpoint: Some("localhost:4317".to_owned()), ..base() }),
+            Err("telemetry.otlp_endpoint")
+        );
+        assert_eq!(refused(TelemetryConfig { sample_ratio: Some(1.5), ..base() }), Err("telemetry.sample_ratio"));
+        assert_eq!(refused(TelemetryConfig { span_queue: Some(0), ..base() }), Err("telemetry.span_queue"));
+    }
+}

@@ -1,0 +1,286 @@
+//! What a client is told when its request is not answered: status, JSON body, and the label in metrics.
+//!
+//! Codes are a closed set, so each is safe as a label. A message may quote what the client sent, but never
+//! more of it than [`QUOTE_LIMIT`].
+
+use std::borrow::Cow;
+
+use axum::response::{IntoResponse, Response};
+use engine::{SubmitError, TextError};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use crate::ledger::Outcome;
+
+/// The most bytes of a message or a parameter name.
+const QUOTE_LIMIT: usize = 300;
+
+/// Seconds after which a refused client may try again.
+const RETRY_AFTER_SECONDS: u64 = 1;
+
+/// Why a request is refused or broken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The body is not JSON, or not an object.
+    InvalidJson,
+    /// A field is missing.
+    MissingField,
+    /// A field we do not know.
+    UnknownField,
+    /// A field has the wrong type or is out of its range.
+    InvalidValue,
+    /// The prompt does not fit the model's context.
+    ContextLengthExceeded,
+    /// The key is missing or not ours.
+    InvalidApiKey,
+    /// Another model than the one served.
+    ModelNotFound,
+    /// No such route.
+    RouteNotFound,
+    /// The route does not take this method.
+    MethodNotAllowed,
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// The body broke off.
+    BodyIncomplete,
+    /// The body is larger than allowed.
+    BodyTooLarge,
+    /// The body is not `application/json`.
+    UnsupportedMediaType,
+    /// As many requests wait as may.
+    Overloaded,
+    /// The model is being loaded.
+    ModelLoading,
+    /// The gateway is stopping.
+    ShuttingDown,
+    /// The request's time is up.
+    DeadlineExceeded,
+    /// The engine failed.
+    EngineFailed,
+    /// The gateway itself failed.
+    Internal,
+}
+
+impl ErrorCode {
+    /// The name on the wire and in `error.type`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "invalid_json",
+            Self::MissingField => "missing_field",
+            Self::UnknownField => "unknown_field",
+            Self::InvalidValue => "invalid_value",
+            Self::ContextLengthExceeded => "context_length_exceeded",
+            Self::InvalidApiKey => "invalid_api_key",
+            Self::ModelNotFound => "model_not_found",
+            Self::RouteNotFound => "route_not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyIncomplete => "body_incomplete",
+            Self::BodyTooLarge => "body_too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::Overloaded => "overloaded",
+            Self::ModelLoading => "model_loading",
+            Self::ShuttingDown => "shutting_down",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::EngineFailed => "engine_failed",
+            Self::Internal => "internal_error",
+        }
+    }
+
+    /// The status it is sent with.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::InvalidJson
+            | Self::MissingField
+            | Self::UnknownField
+            | Self::InvalidValue
+            | Self::ContextLengthExceeded
+            | Self::BodyIncomplete => StatusCode::BAD_REQUEST,
+            Self::InvalidApiKey => StatusCode::UNAUTHORIZED,
+            Self::ModelNotFound | Self::RouteNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Overloaded | Self::ModelLoading | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            Self::EngineFailed | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// How a request ended that is refused with this.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::DeadlineExceeded => Outcome::Deadline,
+            Self::Overloaded | Self::ModelLoading => Outcome::Overloaded,
+            Self::ShuttingDown | Self::EngineFailed | Self::Internal => Outcome::Error,
+            _ => Outcome::Invalid,
+        }
+    }
+
+    /// The coarse `type` that OpenAI's clients look at.
+    fn kind(self) -> &'static str {
+        match self.status() {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::NOT_FOUND => "not_found_error",
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "timeout_error",
+            StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
+            StatusCode::INTERNAL_SERVER_ERROR => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// Whether part of the body may still be unread, so that the connection cannot be used again.
+    fn leaves_body_unread(self) -> bool {
+        matches!(self, Self::BodyTooLarge | Self::BodyTimeout | Self::BodyIncomplete)
+    }
+}
+
+/// A request that is not answered, or not to its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    code: ErrorCode,
+    message: Cow<'static, str>,
+    param: Option<String>,
+}
+
+/// The error object on the wire.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: ErrorObject<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorObject<'a> {
+    message: &'a str,
+    r#type: &'static str,
+    code: &'static str,
+    param: Option<&'a str>,
+}
+
+impl ApiError {
+    /// An error of the request as a whole.
+    pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: quoted(message.into()), param: None }
+    }
+
+    /// An error of one field.
+    pub fn field(code: ErrorCode, param: impl Into<String>, message: impl Into<Cow<'static, str>>) -> Self {
+        let param = quoted(Cow::Owned(param.into())).into_owned();
+        Self { param: Some(param), ..Self::new(code, message) }
+    }
+
+    /// A field out of its range; the message is the field's name and what it must be.
+    pub fn invalid(param: &'static str, must: &str) -> Self {
+        Self::field(ErrorCode::InvalidValue, param, format!("{param} {must}"))
+    }
+
+    /// Why.
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// As the error object in JSON.
+    pub fn to_json(&self) -> String {
+        let body = ErrorBody {
+            error: ErrorObject {
+                message: &self.message,
+                r#type: self.code.kind(),
+                code: self.code.as_str(),
+                param: self.param.as_deref(),
+            },
+        };
+        serde_json::to_string(&body).unwrap_or_default()
+    }
+}
+
+impl IntoResponse for ApiError {
+    /// The response carries the [`ErrorCode`] as an extension, for whoever keeps the ledger.
+    fn into_response(self) -> Response {
+        let status = self.code.status();
+        let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        let mut response = (status, json, self.to_json()).into_response();
+        let mut set = |name: HeaderName, value: HeaderValue| response.headers_mut().insert(name, value);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            set(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            set(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.code.leaves_body_unread() {
+            set(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response.extensions_mut().insert(self.code);
+        response
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        let message = error.to_string();
+        match error {
+            SubmitError::QueueFull { .. } => Self::new(ErrorCode::Overloaded, message),
+            SubmitError::PromptTooLong { .. } => Self::field(ErrorCode::ContextLengthExceeded, "prompt", message),
+            SubmitError::EmptyPrompt => Self::field(ErrorCode::InvalidValue, "prompt", message),
+            SubmitError::Stopped => Self::new(ErrorCode::ShuttingDown, message),
+        }
+    }
+}
+
+impl From<TextError> for ApiError {
+    fn from(error: TextError) -> Self {
+        let message = error.to_string();
+        match error {
+            TextError::Tokenize(_) => Self::field(ErrorCode::InvalidValue, "prompt", message),
+            TextError::UnknownId { .. } => Self::field(ErrorCode::InvalidValue, "ids", message),
+            TextError::Template(_) => Self::new(ErrorCode::Internal, message),
+        }
+    }
+}
+
+impl From<serde_json::Error> for ApiError {
+    /// Rendering our own shapes failed.
+    fn from(error: serde_json::Error) -> Self {
+        Self::new(ErrorCode::Internal, format!("the answer could not be rendered: {error}"))
+    }
+}
+
+/// `text`, cut at a character border where it is longer than we quote.
+fn quoted(mut text: Cow<'static, str>) -> Cow<'static, str> {
+    if text.len() > QUOTE_LIMIT {
+        let end = text.floor_char_boundary(QUOTE_LIMIT);
+        text.to_mut().truncate(end);
+        text.to_mut().push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_quotation_is_cut_between_characters() {
+        let error = ApiError::field(ErrorCode::UnknownField, "é".repeat(1000), "ü".repeat(1000));
+        assert!(error.to_json().len() < 3 * QUOTE_LIMIT);
+        assert!(error.message.ends_with('…'));
+    }
+
+    #[test]
+    fn the_error_object_is_openais() {
+        let json = ApiError::invalid("top_p", "must be at most 1").to_json();
+        assert_eq!(
+            json,
+            r#"{"error":{"message":"top_p must be at most 1","type":"invalid_request_error","code":"invalid_value","param":"top_p"}}"#
+        );
+    }
+
+    #[test]
+    fn an_overloaded_answer_says_when_to_come_back() {
+        let response = ApiError::new(ErrorCode::Overloaded, "full").into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        assert_eq!(response.extensions().get(), Some(&ErrorCode::Overloaded));
+    }
+}

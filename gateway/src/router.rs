@@ -1,0 +1,32 @@
+//! Every route, and what surrounds it.
+
+use axum::{
+    Router,
+    middleware::{from_fn, from_fn_with_state},
+    routing::{get, post},
+};
+
+use crate::{
+    handlers::{fallback, generate, health, metrics, models, tokenize},
+    middleware::{auth::require_key, ledger::keep_ledger, request_id::request_id},
+    state::App,
+};
+
+/// The gateway's routes.
+pub fn router(app: App) -> Router {
+    let key = from_fn_with_state(app.clone(), require_key);
+    let ledger = |route: &'static str| from_fn_with_state((app.clone(), route), keep_ledger);
+    Router::new()
+        .route("/generate", post(generate::generate).route_layer(key.clone()).route_layer(ledger("/generate")))
+        .route("/tokenize", post(tokenize::tokenize).route_layer(key.clone()))
+        .route("/detokenize", post(tokenize::detokenize).route_layer(key.clone()))
+        .route("/v1/models", get(models::list).route_layer(key))
+        .route("/health", get(health::health))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
+        .fallback(fallback::not_found)
+        .method_not_allowed_fallback(fallback::method_not_allowed)
+        .layer(from_fn(request_id))
+        .with_state(app)
+}

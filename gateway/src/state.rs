@@ -1,0 +1,136 @@
+//! What handlers may reach, and whether the gateway takes requests.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backend::LocalBackend,
+    config::{ApiKeys, Config, ConfigError},
+    error::{ApiError, ErrorCode},
+    telemetry::Telemetry,
+};
+
+/// The gateway's shared state; clones share it.
+#[derive(Debug, Clone)]
+pub struct App {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    keys: ApiKeys,
+    telemetry: Telemetry,
+    started: Instant,
+    backend: OnceLock<LocalBackend>,
+    draining: AtomicBool,
+    abort: CancellationToken,
+}
+
+/// Whether requests are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Not yet: the model is being loaded.
+    Loading,
+    /// Yes.
+    Ready,
+    /// No more: what runs may end.
+    Draining,
+}
+
+impl Status {
+    /// The name in `/health`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+impl App {
+    /// A gateway that is loading. Reads the API keys.
+    pub fn new(config: Config, telemetry: Telemetry) -> Result<Self, ConfigError> {
+        let keys = config.auth.keys()?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                config,
+                keys,
+                telemetry,
+                started: Instant::now(),
+                backend: OnceLock::new(),
+                draining: AtomicBool::new(false),
+                abort: CancellationToken::new(),
+            }),
+        })
+    }
+
+    /// What was configured.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Who may ask.
+    pub fn keys(&self) -> &ApiKeys {
+        &self.shared.keys
+    }
+
+    /// Where spans and metrics go.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.shared.telemetry
+    }
+
+    /// Time since start.
+    pub fn uptime(&self) -> Duration {
+        self.shared.started.elapsed()
+    }
+
+    /// Whether requests are taken.
+    pub fn status(&self) -> Status {
+        match self.shared.backend.get() {
+            _ if self.shared.draining.load(Ordering::Relaxed) => Status::Draining,
+            Some(_) => Status::Ready,
+            None => Status::Loading,
+        }
+    }
+
+    /// The backend that answers, or why none does.
+    pub fn backend(&self) -> Result<&LocalBackend, ApiError> {
+        match (self.status(), self.shared.backend.get()) {
+            (Status::Ready, Some(backend)) => Ok(backend),
+            (Status::Draining, _) => Err(ApiError::new(ErrorCode::ShuttingDown, "the gateway is stopping")),
+            _ => Err(ApiError::new(ErrorCode::ModelLoading, "the model is being loaded")),
+        }
+    }
+
+    /// Takes requests from now on.
+    pub(crate) fn ready(&self, backend: LocalBackend) {
+        // There is one loader: a second backend cannot come.
+        let _ = self.shared.backend.set(backend);
+    }
+
+    /// Takes no more requests.
+    pub(crate) fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Cancelled when running requests must end.
+    pub(crate) fn abort(&self) -> &CancellationToken {
+        &self.shared.abort
+    }
+
+    /// Stops the engine, if there is one. Blocks for one step at most.
+    pub(crate) fn stop_engine(&self) {
+        if let Some(backend) = self.shared.backend.get() {
+            backend.shutdown();
+        }
+    }
+}

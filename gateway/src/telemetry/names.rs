@@ -1,0 +1,49 @@
+//! Names of attributes, events and metrics, as the semantic conventions (or we) have them.
+//!
+//! The `gen_ai.*` conventions are in development and their names still move; here is the one place to follow.
+
+pub(super) const HTTP_METHOD: &str = "http.request.method";
+pub(super) const HTTP_ROUTE: &str = "http.route";
+pub(super) const HTTP_STATUS: &str = "http.response.status_code";
+pub(super) const URL_PATH: &str = "url.path";
+pub(super) const URL_SCHEME: &str = "url.scheme";
+pub(super) const ERROR_TYPE: &str = "error.type";
+
+pub(super) const OPERATION: &str = "gen_ai.operation.name";
+pub(super) const PROVIDER: &str = "gen_ai.provider.name";
+pub(super) const REQUEST_MODEL: &str = "gen_ai.request.model";
+pub(super) const REQUEST_STREAM: &str = "gen_ai.request.stream";
+pub(super) const REQUEST_MAX_TOKENS: &str = "gen_ai.request.max_tokens";
+pub(super) const REQUEST_TEMPERATURE: &str = "gen_ai.request.temperature";
+pub(super) const REQUEST_TOP_P: &str = "gen_ai.request.top_p";
+pub(super) const REQUEST_TOP_K: &str = "gen_ai.request.top_k";
+pub(super) const REQUEST_SEED: &str = "gen_ai.request.seed";
+pub(super) const REQUEST_PRESENCE_PENALTY: &str = "gen_ai.request.presence_penalty";
+pub(super) const REQUEST_FREQUENCY_PENALTY: &str = "gen_ai.request.frequency_penalty";
+pub(super) const RESPONSE_ID: &str = "gen_ai.response.id";
+pub(super) const RESPONSE_MODEL: &str = "gen_ai.response.model";
+pub(super) const RESPONSE_FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
+pub(super) const RESPONSE_FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
+pub(super) const INPUT_TOKENS: &str = "gen_ai.usage.input_tokens";
+pub(super) const OUTPUT_TOKENS: &str = "gen_ai.usage.output_tokens";
+pub(super) const CACHED_TOKENS: &str = "gen_ai.usage.cache_read.input_tokens";
+pub(super) const INPUT_MESSAGES: &str = "gen_ai.input.messages";
+pub(super) const OUTPUT_MESSAGES: &str = "gen_ai.output.messages";
+
+pub(super) const REQUEST_ID: &str = "gateway.request_id";
+pub(super) const OUTCOME: &str = "gateway.outcome";
+pub(super) const QUEUE_DEPTH: &str = "gateway.queue_depth";
+pub(super) const STEPS: &str = "gateway.steps";
+pub(super) const TPOT_MS: &str = "gateway.tpot_ms";
+pub(super) const STALL_MS: &str = "gateway.stall_ms";
+pub(super) const PREEMPTED_MS: &str = "gateway.preempted_ms";
+pub(super) const INTERFERENCE_MS: &str = "gateway.interference_ms";
+pub(super) const BYTES_SENT: &str = "http.response.body.size";
+
+pub(super) const FIRST_TOKEN: &str = "first_token";
+
+/// The provider of what the gateway computes itself.
+pub(super) const LOCAL_PROVIDER: &str = "local";
+
+/// `error.type` of a request whose client left.
+pub(super) const CLIENT_DISCONNECTED: &str = "client_disconnected";

@@ -1,0 +1,90 @@
+//! What a scrape shows.
+
+use std::time::{Duration, Instant};
+
+use engine::{EngineStats, Stamps, StepReport, Usage};
+use http::HeaderMap;
+
+use super::{Collector, LIMITS, ScriptedExporter, telemetry};
+use crate::{
+    config::TelemetryConfig,
+    ledger::{Facts, Ledger, Outcome},
+    telemetry::{ClosedRequest, Telemetry},
+};
+
+fn request(telemetry: &Telemetry, outcome: Outcome) {
+    let started = Ledger::start();
+    let at = |millis| Some(started.started + Duration::from_millis(millis));
+    let ledger = Ledger {
+        received: at(1),
+        tokenized: at(2),
+        stamps: Stamps {
+            queued: at(2),
+            scheduled: at(3),
+            first_token: at(13),
+            last_token: at(63),
+            usage: Usage { prompt_tokens: 5, completion_tokens: 6, cached_tokens: 0 },
+            ..Stamps::default()
+        },
+        decoded: at(63),
+        closed: at(64),
+        ..started
+    };
+    let trace = telemetry.begin("POST", "/generate", &HeaderMap::new(), &ledger);
+    let facts = Facts { model: Some("demo".to_owned()), ..Facts::default() };
+    telemetry.finish(trace, ClosedRequest { ledger: &ledger, facts: &facts, outcome });
+}
+
+#[test]
+fn a_scrape_shows_requests_steps_and_the_engine() {
+    let telemetry = Telemetry::init(&TelemetryConfig::default()).unwrap();
+    request(&telemetry, Outcome::Stop);
+    request(&telemetry, Outcome::Cancelled);
+    let mut open = telemetry.begin("POST", "/generate", &HeaderMap::new(), &Ledger::start());
+    open.run();
+    telemetry.inter_token(Duration::from_millis(3));
+    telemetry.step_observer()(&StepReport {
+        started: Instant::now(),
+        duration: Duration::from_millis(2),
+        sequences: 3,
+        prefill_tokens: 40,
+        decode_tokens: 2,
+        kv_blocks_used: 4,
+    });
+    telemetry.watch_stats(|| EngineStats { kv_blocks_used: 3, kv_blocks_total: 12, ..EngineStats::default() });
+    let text = telemetry.render_prometheus();
+    let labels = r#"gen_ai_operation_name="text_completion",gen_ai_provider_name="local",gen_ai_request_model="demo""#;
+    for line in [
+        &format!("gen_ai_server_time_to_first_token_seconds_count{{{labels}}} 1"),
+        &format!("gen_ai_server_time_to_first_token_seconds_sum{{{labels}}} 0.013"),
+        &format!("gen_ai_server_time_per_output_token_seconds_sum{{{labels}}} 0.01"),
+        &format!("gen_ai_server_request_duration_seconds_count{{{labels}}} 1"),
+        &format!(r#"gen_ai_server_request_duration_seconds_count{{error_type="client_disconnected",{labels}}} 1"#),
+        r#"gateway_phase_duration_seconds_count{phase="decode"} 2"#,
+        r#"gateway_phase_duration_seconds_bucket{phase="decode",le="0.05"} 2"#,
+        "gateway_inter_token_duration_seconds_sum 0.003",
+        r#"gateway_requests_active{state="running"} 1"#,
+        r#"gateway_requests_active{state="waiting"} 0"#,
+        r#"gateway_requests_finished_total{reason="stop"} 1"#,
+        r#"gateway_requests_finished_total{reason="overloaded"} 0"#,
+        r#"gateway_tokens_total{direction="output"} 12"#,
+        "engine_batch_size_sum 3",
+        r#"engine_step_tokens_total{kind="prefill"} 40"#,
+        "engine_kv_usage_ratio 0.25",
+        r#"engine_kv_blocks{state="free"} 9"#,
+        "engine_preemptions_total 0",
+        r#"gateway_telemetry_spans_total{outcome="created"} 0"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
+    }
+    drop(open);
+    assert!(telemetry.render_prometheus().contains(r#"gateway_requests_active{state="running"} 0"#));
+}
+
+#[test]
+fn the_scrape_counts_spans() {
+    let telemetry = telemetry(&ScriptedExporter::new(Collector::Takes), LIMITS);
+    request(&telemetry, Outcome::Length);
+    assert!(telemetry.flush());
+    assert!(telemetry.render_prometheus().contains(r#"gateway_telemetry_spans_total{outcome="exported"} 8"#));
+}

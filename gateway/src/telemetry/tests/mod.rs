@@ -1,0 +1,96 @@
+//! Telemetry by itself: synthetic requests in, spans at a scripted exporter and metrics as text out.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use opentelemetry_sdk::{
+    error::{OTelSdkError, OTelSdkResult},
+    trace::{SdkTracerProvider, SpanData, SpanExporter},
+};
+use prometheus::Registry;
+
+use super::{
+    Telemetry,
+    export::{Counters, Limits, QueueProcessor},
+    runtime::ExportThread,
+    setup::{self, Parts},
+};
+use crate::config::TelemetryConfig;
+
+mod accounting;
+mod metrics;
+mod trees;
+
+/// What the exporter does with each batch.
+#[derive(Debug, Clone, Copy)]
+enum Collector {
+    Takes,
+    TakesAfter(Duration),
+    Refuses,
+    RefusesEverySecond,
+    Hangs,
+    Panics,
+}
+
+#[derive(Debug, Clone)]
+struct ScriptedExporter {
+    collector: Collector,
+    calls: Arc<Mutex<u64>>,
+    taken: Arc<Mutex<Vec<SpanData>>>,
+}
+
+impl ScriptedExporter {
+    fn new(collector: Collector) -> Self {
+        Self { collector, calls: Arc::default(), taken: Arc::default() }
+    }
+
+    fn taken(&self) -> Vec<SpanData> {
+        self.taken.lock().unwrap().clone()
+    }
+}
+
+impl SpanExporter for ScriptedExporter {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let refused = Err(OTelSdkError::InternalFailure("refused".to_owned()));
+        let call = {
+            let mut calls = self.calls.lock().unwrap();
+            *calls += 1;
+            *calls
+        };
+        match self.collector {
+            Collector::Takes => {}
+            Collector::TakesAfter(delay) => tokio::time::sleep(delay).await,
+            Collector::Refuses => return refused,
+            Collector::RefusesEverySecond if call.is_multiple_of(2) => return refused,
+            Collector::RefusesEverySecond => {}
+            Collector::Hangs => std::future::pending().await,
+            Collector::Panics => panic!("an exporter's bug"),
+        }
+        self.taken.lock().unwrap().extend(batch);
+        Ok(())
+    }
+}
+
+const LIMITS: Limits =
+    Limits { queue: 65_536, batch: 8_192, delay: Duration::from_millis(20), export_timeout: Duration::from_secs(10) };
+
+/// A telemetry whose spans go to `exporter`.
+fn telemetry(exporter: &ScriptedExporter, limits: Limits) -> Telemetry {
+    let thread = ExportThread::start().unwrap();
+    let counters = Arc::new(Counters::default());
+    let queue = QueueProcessor::start(exporter.clone(), limits, Arc::clone(&counters), thread.handle());
+    let registry = Registry::new();
+    let resource = setup::resource(&TelemetryConfig::default());
+    let parts = Parts {
+        tracer_provider: SdkTracerProvider::builder().with_span_processor(queue).build(),
+        meter_provider: setup::meter_provider(None, resource, &registry).unwrap(),
+        registry,
+        counters,
+        exporting: true,
+        _thread: Some(thread),
+    };
+    Telemetry::assemble(parts, true)
+}

@@ -1,0 +1,186 @@
+//! The spans of a request, for every way it can end.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant, SystemTime},
+};
+
+use engine::{Sampling, Stamps, Usage};
+use http::HeaderMap;
+use opentelemetry::trace::{SpanKind, Status};
+use opentelemetry_sdk::trace::SpanData;
+
+use super::{Collector, LIMITS, ScriptedExporter, telemetry};
+use crate::{
+    ledger::{Content, Facts, Ledger, Outcome, Phase},
+    telemetry::ClosedRequest,
+};
+
+const STEP: Duration = Duration::from_millis(7);
+
+/// A request that ended in `last`, each phase taking 7 ms.
+fn ledger(last: Phase) -> Ledger {
+    let started = Instant::now();
+    let mark = |phase: Phase| (phase < last).then(|| started + STEP * (phase as u32 + 1));
+    Ledger {
+        started,
+        started_wall: SystemTime::now(),
+        received: mark(Phase::Receive),
+        tokenized: mark(Phase::Tokenize),
+        stamps: Stamps {
+            queued: mark(Phase::Tokenize),
+            scheduled: mark(Phase::Queue),
+            first_token: mark(Phase::Prefill),
+            last_token: mark(Phase::Decode),
+            usage: Usage { prompt_tokens: 12, completion_tokens: 8, cached_tokens: 3 },
+            steps: 8,
+            ..Stamps::default()
+        },
+        decoded: mark(Phase::Decode),
+        closed: Some(started + STEP * (last as u32 + 1)),
+    }
+}
+
+fn facts() -> Facts {
+    Facts {
+        request_id: "request-1".to_owned(),
+        response_id: Some("gen-1".to_owned()),
+        model: Some("demo".to_owned()),
+        stream: Some(true),
+        max_tokens: Some(8),
+        sampling: Some(Sampling::default()),
+        queue_depth: Some(2),
+        status: Some(200),
+        bytes_sent: 99,
+        ..Facts::default()
+    }
+}
+
+fn spans(headers: &HeaderMap, ledger: &Ledger, facts: &Facts, outcome: Outcome) -> HashMap<String, SpanData> {
+    let exporter = ScriptedExporter::new(Collector::Takes);
+    let telemetry = telemetry(&exporter, LIMITS);
+    let trace = telemetry.begin("POST", "/generate", headers, ledger);
+    telemetry.finish(trace, ClosedRequest { ledger, facts, outcome });
+    telemetry.shutdown(Duration::from_secs(10));
+    exporter.taken().into_iter().map(|span| (span.name.to_string(), span)).collect()
+}
+
+fn text(span: &SpanData, key: &str) -> Option<String> {
+    let pair = span.attributes.iter().find(|pair| pair.key.as_str() == key)?;
+    Some(pair.value.to_string())
+}
+
+#[test]
+fn the_tree_is_whole_wherever_a_request_ends() {
+    for last in Phase::ALL {
+        let ledger = ledger(last);
+        let spans = spans(&HeaderMap::new(), &ledger, &facts(), Outcome::Cancelled);
+        let phases = last as usize + 1;
+        assert_eq!(spans.len(), 2 + phases, "{last:?}");
+        let server = &spans["POST /generate"];
+        let operation = &spans["text_completion demo"];
+        assert_eq!(server.span_kind, SpanKind::Server);
+        assert_eq!(operation.parent_span_id, server.span_context.span_id());
+        let mut until = ledger.started_wall;
+        for phase in Phase::ALL.into_iter().take(phases) {
+            let span = &spans[phase.as_str()];
+            assert_eq!(span.parent_span_id, operation.span_context.span_id());
+            assert_eq!(span.start_time, until, "{phase:?} begins where the one before ends");
+            assert_eq!(span.end_time, until + STEP);
+            until = span.end_time;
+        }
+        for span in [server, operation] {
+            assert_eq!((span.start_time, span.end_time), (ledger.started_wall, until));
+            assert_eq!(text(span, "error.type").as_deref(), Some("client_disconnected"));
+            assert!(matches!(span.status, Status::Error { .. }));
+        }
+    }
+}
+
+#[test]
+fn a_whole_answer_is_described() {
+    let spans = spans(&HeaderMap::new(), &ledger(Phase::Deliver), &facts(), Outcome::Stop);
+    let operation = &spans["text_completion demo"];
+    for (key, value) in [
+        ("gen_ai.operation.name", "text_completion"),
+        ("gen_ai.request.model", "demo"),
+        ("gen_ai.request.temperature", "0.7"),
+        ("gen_ai.response.finish_reasons", "[\"stop\"]"),
+        ("gen_ai.usage.input_tokens", "12"),
+        ("gen_ai.usage.output_tokens", "8"),
+        ("gen_ai.usage.cache_read.input_tokens", "3"),
+        ("gateway.request_id", "request-1"),
+    ] {
+        assert_eq!(text(operation, key).as_deref(), Some(value), "{key}");
+    }
+    assert_eq!(operation.events.iter().map(|event| event.name.as_ref()).collect::<Vec<_>>(), ["first_token"]);
+    assert_eq!(operation.status, Status::Unset);
+    assert_eq!(text(operation, "gen_ai.input.messages"), None);
+    let server = &spans["POST /generate"];
+    assert_eq!(text(server, "http.response.status_code").as_deref(), Some("200"));
+    assert_eq!(text(server, "error.type"), None);
+    assert_eq!(text(&spans["decode"], "gateway.tpot_ms").as_deref(), Some("1"));
+    assert_eq!(text(&spans["queue"], "gateway.queue_depth").as_deref(), Some("2"));
+}
+
+#[test]
+fn a_refusal_is_the_clients_fault_and_an_overload_ours() {
+    let refused = Facts { model: None, status: Some(400), error_type: Some("invalid_json"), ..facts() };
+    let tree = spans(&HeaderMap::new(), &ledger(Phase::Receive), &refused, Outcome::Invalid);
+    assert_eq!(tree.len(), 3);
+    assert_eq!(tree["POST /generate"].status, Status::Unset);
+    assert_eq!(text(&tree["text_completion"], "error.type").as_deref(), Some("invalid_json"));
+    assert!(matches!(tree["text_completion"].status, Status::Error { .. }));
+
+    let overloaded = Facts { status: Some(503), ..facts() };
+    let tree = spans(&HeaderMap::new(), &ledger(Phase::Queue), &overloaded, Outcome::Overloaded);
+    assert!(matches!(tree["POST /generate"].status, Status::Error { .. }));
+    assert_eq!(text(&tree["POST /generate"], "error.type").as_deref(), Some("overloaded"));
+}
+
+#[test]
+fn content_is_recorded_when_it_was_captured_and_cut_at_a_character() {
+    let content = Content { prompt: "é".repeat(20_000), answer: "yes \"quoted\"".to_owned() };
+    let spans =
+        spans(&HeaderMap::new(), &ledger(Phase::Deliver), &Facts { content: Some(content), ..facts() }, Outcome::Stop);
+    let operation = &spans["text_completion demo"];
+    let answer: serde_json::Value = serde_json::from_str(&text(operation, "gen_ai.output.messages").unwrap()).unwrap();
+    assert_eq!(answer[0]["parts"][0]["content"], "yes \"quoted\"");
+    let prompt: serde_json::Value = serde_json::from_str(&text(operation, "gen_ai.input.messages").unwrap()).unwrap();
+    assert_eq!(prompt[0]["parts"][0]["content"].as_str().unwrap().chars().count(), 8_192);
+}
+
+#[test]
+fn the_callers_trace_is_continued_if_it_is_one() {
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let inbound = |value: &str| HeaderMap::from_iter([("traceparent".parse().unwrap(), value.parse().unwrap())]);
+    let begun = |value: &str| spans(&inbound(value), &ledger(Phase::Deliver), &facts(), Outcome::Stop);
+
+    let continued = begun(&format!("00-{trace}-b7ad6b7169203331-01"));
+    assert_eq!(continued.len(), 8);
+    assert!(continued.values().all(|span| span.span_context.trace_id().to_string() == trace));
+    let server = &continued["POST /generate"];
+    assert_eq!(server.parent_span_id.to_string(), "b7ad6b7169203331");
+    assert!(server.parent_span_is_remote && !continued["decode"].parent_span_is_remote);
+
+    assert!(begun(&format!("00-{trace}-b7ad6b7169203331-00")).is_empty(), "the caller does not sample");
+
+    let all_zero = format!("00-{}-b7ad6b7169203331-01", "0".repeat(32));
+    for malformed in ["", "00", "garbage", &all_zero, &format!("ff-{trace}-b7ad6b7169203331-01")] {
+        let fresh = begun(malformed);
+        assert_eq!(fresh.len(), 8, "{malformed}");
+        assert_ne!(fresh["POST /generate"].span_context.trace_id().to_string(), trace);
+    }
+}
+
+#[test]
+fn ids_are_known_from_the_start() {
+    let exporter = ScriptedExporter::new(Collector::Takes);
+    let telemetry = telemetry(&exporter, LIMITS);
+    let trace = telemetry.begin("POST", "/generate", &HeaderMap::new(), &Ledger::start());
+    let (id, parent) = (trace.trace_id(), trace.traceparent());
+    assert!(id.len() == 32 && parent.starts_with(&format!("00-{id}-")) && parent.ends_with("-01"));
+    drop(trace);
+    let counts = telemetry.shutdown(Duration::from_secs(10));
+    assert_eq!(counts.exported, 1, "a trace that is dropped unfinished still shows its server span");
+}

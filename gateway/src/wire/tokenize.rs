@@ -1,0 +1,44 @@
+//! `POST /tokenize` and `POST /detokenize`.
+
+use serde::{Deserialize, Serialize};
+
+/// A text to encode.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizeBody {
+    /// The text.
+    pub text: String,
+    /// Put the model's special tokens (begin-of-sequence) around it.
+    #[serde(default = "yes")]
+    pub add_special_tokens: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Its tokens.
+#[derive(Debug, Serialize)]
+pub struct Tokens {
+    /// How many.
+    pub count: usize,
+    /// Their ids.
+    pub ids: Vec<u32>,
+    /// The vocabulary's spelling of each.
+    pub pieces: Vec<String>,
+}
+
+/// Tokens to decode.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetokenizeBody {
+    /// Their ids.
+    pub ids: Vec<u32>,
+}
+
+/// Their text, special tokens left out.
+#[derive(Debug, Serialize)]
+pub struct DetokenizedText {
+    /// The text.
+    pub text: String,
+}

@@ -1,0 +1,176 @@
+//! One whole trace per request, however it ends.
+
+use serde_json::{Value, json};
+use tests::{
+    collector::Collector,
+    gateway::Gateway,
+    trace::{PHASES, Trace},
+};
+
+use crate::requests::{Caller, body, first_bytes, last_event, streamed};
+
+/// The spans' times are those of the ledger in the answer; `deliver` goes on after the answer was rendered.
+fn agrees(trace: &Trace, timings: &Value) {
+    let phases = trace.phases();
+    assert_eq!(phases.iter().map(|span| span.name.as_str()).collect::<Vec<_>>(), PHASES);
+    for span in phases {
+        let told = timings["phases"][format!("{}_ms", span.name)].as_f64().unwrap();
+        let nanos = (told * 1e6).round() as u64;
+        match span.name.as_str() {
+            "deliver" => assert!(span.nanos() >= nanos),
+            name => assert_eq!(span.nanos(), nanos, "{name}"),
+        }
+    }
+}
+
+async fn started() -> anyhow::Result<(Collector, Gateway)> {
+    let collector = Collector::grpc().await?;
+    let gateway = Gateway::traced(&collector.url()).variable("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc").start().await?;
+    Ok((collector, gateway))
+}
+
+#[tokio::test]
+async fn an_answer_and_its_trace_agree_whole_and_streamed() -> anyhow::Result<()> {
+    let (collector, gateway) = started().await?;
+    let answer: Value = gateway.generate(&body(8)).send().await?.json().await?;
+    let trace = collector.trace(answer["trace_id"].as_str().unwrap()).await?;
+    agrees(&trace, &answer["timings"]);
+    let (server, operation) = (trace.server().unwrap(), trace.operation().unwrap());
+    assert_eq!((server.name.as_str(), server.service.as_str()), ("POST /generate", "llm-inference-api"));
+    assert!(operation.name.starts_with("text_completion "), "{}", operation.name);
+    assert_eq!(operation.attribute("gen_ai.usage.output_tokens"), Some("8"));
+    assert_eq!(operation.attribute("gen_ai.response.id"), answer["id"].as_str());
+    assert_eq!(operation.events, ["first_token"]);
+    assert_eq!(operation.attribute("gen_ai.input.messages"), None, "content was not asked for");
+    assert!(!server.failed && !operation.failed);
+
+    let text = gateway.generate(&streamed(8)).send().await?.text().await?;
+    let last = last_event(&text).unwrap();
+    let trace = collector.trace(last["trace_id"].as_str().unwrap()).await?;
+    agrees(&trace, &last["timings"]);
+    assert_eq!(trace.operation().unwrap().attribute("gateway.outcome"), Some("length"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_callers_trace_is_continued_and_its_sampling_obeyed() -> anyhow::Result<()> {
+    let (collector, gateway) = started().await?;
+    let silent = Caller { sampled: false, ..Caller::new(1) };
+    let answer: Value = silent.asks(gateway.generate(&body(2))).send().await?.json().await?;
+    assert_eq!(answer["trace_id"], silent.trace_id);
+
+    let caller = Caller::new(2);
+    let response = caller.asks(gateway.generate(&body(2))).send().await?;
+    assert!(response.headers()["traceresponse"].to_str()?.contains(&caller.trace_id));
+    let trace = collector.trace(&caller.trace_id).await?;
+    assert_eq!(trace.server().unwrap().parent, caller.span_id);
+    assert!(collector.spans().iter().all(|span| span.trace_id == caller.trace_id), "the other was not sampled");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refused_request_has_its_trace() -> anyhow::Result<()> {
+    let (collector, gateway) = started().await?;
+    let mut elsewhere = body(1);
+    elsewhere["model"] = "another".into();
+    let mut long = body(1);
+    long["prompt"] = "x ".repeat(4 << 20).into();
+    let cases = [
+        (json!({"prompt": "x", "temperature": 9}), 400, "invalid_value"),
+        (json!({"prompt": "x", "unheard_of": 1}), 400, "unknown_field"),
+        (elsewhere, 404, "model_not_found"),
+        (long, 413, "body_too_large"),
+    ];
+    for (number, (body, status, kind)) in (10..).zip(cases) {
+        let caller = Caller::new(number);
+        let response = caller.asks(gateway.generate(&body)).send().await?;
+        assert_eq!(response.status(), status);
+        let trace = collector.trace(&caller.trace_id).await?;
+        assert_eq!(trace.last_phase(), Some("receive"));
+        let (server, operation) = (trace.server().unwrap(), trace.operation().unwrap());
+        assert_eq!(server.attribute("http.response.status_code"), Some(status.to_string().as_str()));
+        assert_eq!(operation.attribute("error.type"), Some(kind));
+        assert!(operation.failed && !server.failed, "the fault is the client's");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cancelled_request_has_its_trace_up_to_where_it_was() -> anyhow::Result<()> {
+    let collector = Collector::grpc().await?;
+    let gateway = Gateway::traced(&collector.url())
+        .variable("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        .flag("--max-batch", 1)
+        .flag("--max-queue", 1)
+        .start()
+        .await?;
+    let decoding = Caller::new(20);
+    let stream = first_bytes(decoding.asks(gateway.generate(&streamed(20_000))).send().await?).await?;
+
+    let queued = Caller::new(21);
+    let waiting = tokio::spawn(queued.asks(gateway.generate(&body(1))).send());
+    gateway.wait_for_metric("engine_sequences{state=\"waiting\"}", 1.0).await?;
+
+    let refused = Caller::new(22);
+    let response = refused.asks(gateway.generate(&body(1))).send().await?;
+    assert_eq!(response.status(), 503);
+    let trace = collector.trace(&refused.trace_id).await?;
+    assert_eq!(trace.last_phase(), Some("queue"));
+    assert_eq!(trace.operation().unwrap().attribute("error.type"), Some("overloaded"));
+    assert!(trace.server().unwrap().failed, "the fault is ours");
+
+    waiting.abort();
+    let trace = collector.trace(&queued.trace_id).await?;
+    cancelled_in(&trace, "queue");
+
+    drop(stream);
+    let trace = collector.trace(&decoding.trace_id).await?;
+    cancelled_in(&trace, "decode");
+    gateway.wait_for_metric("engine_sequences{state=\"running\"}", 0.0).await?;
+    gateway.wait_for_metric("gateway_requests_finished_total{reason=\"cancelled\"}", 2.0).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_cancelled_while_its_prompt_is_computed_ends_in_prefill() -> anyhow::Result<()> {
+    let collector = Collector::grpc().await?;
+    let gateway = Gateway::traced(&collector.url())
+        .variable("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        .flag("--max-step-tokens", 1)
+        .start()
+        .await?;
+    let mut long = body(1);
+    long["prompt"] = "why ".repeat(5_000).into();
+    let caller = Caller::new(30);
+    let prefilling = tokio::spawn(caller.asks(gateway.generate(&long)).send());
+    gateway.wait_for_metric("engine_sequences{state=\"running\"}", 1.0).await?;
+    prefilling.abort();
+    cancelled_in(&collector.trace(&caller.trace_id).await?, "prefill");
+    Ok(())
+}
+
+fn cancelled_in(trace: &Trace, phase: &str) {
+    assert_eq!(trace.last_phase(), Some(phase));
+    for span in [trace.server().unwrap(), trace.operation().unwrap()] {
+        assert_eq!(span.attribute("error.type"), Some("client_disconnected"));
+        assert!(span.failed);
+    }
+}
+
+#[tokio::test]
+async fn a_request_out_of_time_has_its_trace() -> anyhow::Result<()> {
+    let collector = Collector::grpc().await?;
+    let gateway = Gateway::traced(&collector.url())
+        .variable("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        .flag("--request-timeout", "1s")
+        .start()
+        .await?;
+    let caller = Caller::new(40);
+    let response = caller.asks(gateway.generate(&body(30_000))).send().await?;
+    let status = response.status().as_u16();
+    let trace = collector.trace(&caller.trace_id).await?;
+    let operation = trace.operation().unwrap();
+    assert_eq!(operation.attribute("gateway.outcome"), Some("deadline"), "status {status}");
+    assert_eq!(operation.attribute("error.type"), Some("deadline_exceeded"));
+    Ok(())
+}
