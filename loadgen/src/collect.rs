@@ -168,9 +168,12 @@ impl State {
         for aggregate in self.whole.iter_mut().chain(&mut self.steady) {
             aggregate.add(record);
         }
-        let counter = if record.succeeded() { &self.live.succeeded } else { &self.live.failed };
-        counter.fetch_add(1, Ordering::Relaxed);
-        if let Some(ttft) = record.ttft().filter(|_| record.succeeded()) {
+        if !record.succeeded() {
+            self.live.failed.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.live.succeeded.fetch_add(1, Ordering::Relaxed);
+        if let Some(ttft) = record.ttft() {
             self.live.recent_ttft.lock().unwrap_or_else(PoisonError::into_inner).record(ttft);
         }
         Ok(())

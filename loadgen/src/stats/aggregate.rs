@@ -63,7 +63,6 @@ pub struct Aggregate {
     pub(super) succeeded: u64,
     pub(super) failed: u64,
     pub(super) interrupted: u64,
-    pub(super) before_window: u64,
     pub(super) errors: BTreeMap<ErrorClass, (u64, String)>,
     pub(super) prompt_tokens: u64,
     pub(super) cached_tokens: u64,
@@ -100,7 +99,6 @@ impl Aggregate {
             succeeded: 0,
             failed: 0,
             interrupted: 0,
-            before_window: 0,
             errors: BTreeMap::new(),
             prompt_tokens: 0,
             cached_tokens: 0,
@@ -117,6 +115,11 @@ impl Aggregate {
         self.ttft.count()
     }
 
+    /// Requests sent within the window, however they ended.
+    pub(super) fn requests(&self) -> u64 {
+        self.succeeded + self.failed + self.interrupted
+    }
+
     /// Ends the window at `end_us`, unless it ends before.
     ///
     /// Every record added until now must have ended by then, or its part beyond stays counted.
@@ -131,7 +134,6 @@ impl Aggregate {
             self.add_rate(record);
         }
         if record.sent_us < self.window.start_us {
-            self.before_window += 1;
             return;
         }
         match &record.error {

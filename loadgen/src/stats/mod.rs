@@ -2,17 +2,19 @@
 //!
 //! - `histogram`: one distribution of times;
 //! - `aggregate`: records in, counts and distributions kept, memory bounded;
-//! - `summary`: every figure of the report, as plain data;
+//! - `figures`: every figure of the report, as plain data;
+//! - `summary`: aggregates → figures;
 //! - `verdict`: good, acceptable or poor.
 
 mod aggregate;
+mod figures;
 mod histogram;
 mod summary;
 mod verdict;
 
 pub use aggregate::{Aggregate, ErrorCount, Window};
-pub use histogram::{Distribution, Histogram};
-pub use summary::{
+pub use figures::{
     ClientCost, Counts, Latencies, PhaseRow, Phases, ServerCheck, Summary, Throughput, Tokens, WindowFacts,
 };
+pub use histogram::{Distribution, Histogram};
 pub use verdict::{Grade, Thresholds, Verdict};

@@ -1,13 +1,10 @@
-//! Every figure of the report, as plain data: what the terminal prints and the JSON holds are both this.
-//!
-//! Times are in milliseconds unless a name says otherwise. What could not be measured is absent.
+//! From the aggregates of a run to its figures: which window counts, and what it comes to.
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::aggregate::{Aggregate, ErrorCount, Rate, Window};
-use super::histogram::{Distribution, Histogram, millis};
+use super::figures::{Counts, Latencies, PhaseRow, Phases, ServerCheck, Summary, Throughput, Tokens, WindowFacts};
+use super::histogram::{Histogram, millis};
 use super::verdict::{Thresholds, Verdict};
 
 /// Neighbouring events closer than this arrived in one piece.
@@ -16,168 +13,21 @@ const BUNCHED: Duration = Duration::from_micros(100);
 /// The phases in the order a request goes through them; others follow in the order of their names.
 const PHASE_ORDER: [&str; 6] = ["receive_ms", "tokenize_ms", "queue_ms", "prefill_ms", "decode_ms", "deliver_ms"];
 
-/// The stretch of the run that the figures are about.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct WindowFacts {
-    /// Its first instant, in microseconds since the run's epoch.
-    pub start_us: u64,
-    /// Its end for rates; requests sent within it are followed to their own end.
-    pub end_us: u64,
-    /// Its length.
-    pub seconds: f64,
-    /// Whether requests sent before all users were started are left out.
-    pub ramp_excluded: bool,
-    /// How many were left out.
-    pub excluded_requests: u64,
-}
-
-/// Requests by outcome, within the window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Answered whole.
-    pub succeeded: u64,
-    /// Failed; see the errors.
-    pub failed: u64,
-    /// Cut on this side by Ctrl-C.
-    pub interrupted: u64,
-}
-
-/// The distributions; each absent when nothing was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Latencies {
-    /// Sent → first event with text.
-    pub ttft: Option<Distribution>,
-    /// (Last − first text) / (output tokens − 1), one value per request.
-    pub tpot: Option<Distribution>,
-    /// Between neighbouring events with text, one value per pair.
-    pub inter_token_gap: Option<Distribution>,
-    /// Sent → end of the answer.
-    pub latency: Option<Distribution>,
-    /// Due → first event with text.
-    pub ttft_from_schedule: Option<Distribution>,
-    /// Due → end of the answer.
-    pub latency_from_schedule: Option<Distribution>,
-}
-
-/// Rates within the window.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Throughput {
-    /// Answers ended.
-    pub requests_per_s: f64,
-    /// Tokens arrived.
-    pub output_tokens_per_s: f64,
-    /// Prompt tokens of the answers begun.
-    pub input_tokens_per_s: f64,
-    /// Requests in flight, on average.
-    pub mean_in_flight: f64,
-}
-
-/// Token counts of the successful requests.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Tokens {
-    /// Of the prompts.
-    pub input: u64,
-    /// Of these, found in the server's prefix cache.
-    pub cached: u64,
-    /// Of the answers.
-    pub output: u64,
-    /// Output tokens per streamed event: 1 when nothing is coalesced.
-    pub per_event: Option<f64>,
-    /// Share of gaps under 0.1 ms: events that arrived together.
-    pub bunched_gaps: Option<f64>,
-    /// Answers without a token count, for which events were counted.
-    pub without_usage: u64,
-}
-
-/// One phase as the server's ledger reports it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PhaseRow {
-    /// Its name.
-    pub phase: String,
-    /// Mean.
-    pub mean: f64,
-    /// Median.
-    pub p50: f64,
-    /// 95% do not exceed it.
-    pub p95: f64,
-    /// Its part of the mean latency seen by the client.
-    pub share: f64,
-}
-
-/// Where the time of a request goes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Phases {
-    /// Requests that came with a ledger.
-    pub requests: u64,
-    /// The server's phases, then `network + client`: latency minus the server's total.
-    pub rows: Vec<PhaseRow>,
-    /// The row with the largest share.
-    pub largest: String,
-}
-
-/// What measuring itself costs.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ClientCost {
-    /// `GET /health/live` before the run: network and client, without load.
-    pub round_trip_idle: Option<Distribution>,
-    /// The same, ten times a second during the run.
-    pub round_trip_loaded: Option<Distribution>,
-    /// How late this process woke from a timer during the run.
-    pub wake_up_lag: Option<Distribution>,
-}
-
-/// The client's time to first token against the server's own histogram, over the whole run.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ServerCheck {
-    /// Requests with a first token, as this side counts.
-    pub client_requests: u64,
-    /// Requests with a first token, as the server counts.
-    pub server_requests: u64,
-    /// Mean here.
-    pub client_mean_ttft: f64,
-    /// Mean there.
-    pub server_mean_ttft: f64,
-    /// The mean loaded round trip: what lies between the two.
-    pub round_trip: f64,
-    /// (Client − (server + round trip)) / (server + round trip), in percent.
-    pub difference_percent: f64,
-}
-
-/// Everything the records of a run say.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// What the figures are about.
-    pub window: WindowFacts,
-    /// By outcome.
-    pub requests: Counts,
-    /// In milliseconds.
-    pub latencies_ms: Latencies,
-    /// Per second.
-    pub throughput: Throughput,
-    /// Counts.
-    pub tokens: Tokens,
-    /// By class.
-    pub errors: Vec<ErrorCount>,
-    /// Against fixed limits.
-    pub verdicts: Vec<Verdict>,
-    /// As the server reports them; absent when it does not.
-    pub phases_ms: Option<Phases>,
-    /// Answers that carried the trace id sent.
-    pub traces_joined: u64,
-}
-
 impl Summary {
     /// The figures of `steady` where the run was long enough for it, of `whole` otherwise.
     ///
     /// Long enough: all users were started, the time with all of them is at least the time it took to start
     /// them, and at least one request sent in it succeeded.
     pub fn choose(whole: &Aggregate, steady: Option<&Aggregate>) -> Self {
-        match steady {
-            Some(steady) if Self::worth_it(whole, steady) => {
-                Self::of(steady, steady.window.start_us > whole.window.start_us)
-            }
-            _ => Self::of(whole, false),
-        }
+        let (chosen, ramp_excluded) = match steady {
+            Some(steady) if Self::worth_it(whole, steady) => (steady, steady.window.start_us > whole.window.start_us),
+            _ => (whole, false),
+        };
+        let excluded_requests = whole.requests() - chosen.requests();
+        let Window { start_us, end_us } = chosen.window;
+        let window =
+            WindowFacts { start_us, end_us, seconds: seconds(chosen.window), ramp_excluded, excluded_requests };
+        Self::of(chosen, window)
     }
 
     fn worth_it(whole: &Aggregate, steady: &Aggregate) -> bool {
@@ -185,7 +35,7 @@ impl Summary {
         steady.succeeded > 0 && steady.window.end_us.saturating_sub(steady.window.start_us) >= ramp
     }
 
-    fn of(aggregate: &Aggregate, ramp_excluded: bool) -> Self {
+    fn of(aggregate: &Aggregate, window: WindowFacts) -> Self {
         let latencies = Latencies {
             ttft: aggregate.ttft.distribution(),
             tpot: aggregate.tpot.distribution(),
@@ -194,15 +44,8 @@ impl Summary {
             ttft_from_schedule: aggregate.ttft_from_schedule.distribution(),
             latency_from_schedule: aggregate.latency_from_schedule.distribution(),
         };
-        let window = aggregate.window;
         Self {
-            window: WindowFacts {
-                start_us: window.start_us,
-                end_us: window.end_us,
-                seconds: seconds(window),
-                ramp_excluded,
-                excluded_requests: if ramp_excluded { aggregate.before_window } else { 0 },
-            },
+            window,
             requests: Counts {
                 succeeded: aggregate.succeeded,
                 failed: aggregate.failed,
@@ -210,7 +53,7 @@ impl Summary {
             },
             verdicts: verdicts(&latencies),
             latencies_ms: latencies,
-            throughput: throughput(aggregate.rate, window),
+            throughput: throughput(aggregate.rate, aggregate.window),
             tokens: tokens(aggregate),
             errors: aggregate
                 .errors
@@ -303,4 +146,130 @@ fn phases(aggregate: &Aggregate) -> Option<Phases> {
     rows.extend(row("network + client", &aggregate.outside));
     let largest = rows.iter().max_by(|a, b| a.share.total_cmp(&b.share))?.phase.clone();
     Some(Phases { requests, rows, largest })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::record::{Chunk, ErrorClass, Failure, RequestRecord, Timings, Usage};
+
+    /// A request sent at `sent_ms` with 100 ms to the first of 5 tokens, 10 ms between them, 5 ms to the end.
+    fn record(sent_ms: u64) -> RequestRecord {
+        let sent_us = sent_ms * 1000;
+        let chunk = |index: u64| Chunk { at_us: sent_us + 100_000 + index * 10_000, characters: 4, tokens: 1 };
+        RequestRecord {
+            user: 0,
+            prompt: 0,
+            max_tokens: 5,
+            trace_id: "a".into(),
+            scheduled_us: sent_us.saturating_sub(2000),
+            sent_us,
+            headers_us: Some(sent_us + 1000),
+            end_us: sent_us + 145_000,
+            status: Some(200),
+            chunks: (0..5).map(chunk).collect(),
+            usage: Some(Usage { prompt_tokens: 10, completion_tokens: 5, cached_tokens: 0 }),
+            finish_reason: Some("stop".into()),
+            server_trace_id: None,
+            timings: Some(Timings {
+                total_ms: 140.0,
+                ttft_ms: None,
+                tpot_ms: None,
+                phases: BTreeMap::from([("prefill_ms".into(), 100.0), ("decode_ms".into(), 40.0)]),
+            }),
+            error: None,
+        }
+    }
+
+    fn aggregate(start_ms: u64, end_ms: u64, records: &[RequestRecord]) -> Aggregate {
+        let mut aggregate = Aggregate::new(Window { start_us: start_ms * 1000, end_us: end_ms * 1000 });
+        records.iter().for_each(|record| aggregate.add(record));
+        aggregate
+    }
+
+    fn close(got: f64, want: f64) {
+        assert!((got - want).abs() <= want.abs() * 1e-3, "{got} should be {want}");
+    }
+
+    #[test]
+    fn figures_of_known_records() {
+        let records = [record(1000), record(1500), record(1930)];
+        let summary = Summary::choose(&aggregate(1000, 2000, &records), None);
+        let times = summary.latencies_ms;
+        close(times.ttft.unwrap().mean, 100.0);
+        close(times.tpot.unwrap().p50, 10.0);
+        close(times.latency.unwrap().max, 145.0);
+        close(times.ttft_from_schedule.unwrap().mean, 102.0);
+        assert_eq!(times.inter_token_gap.unwrap().count, 12);
+        // The last request counts for times, but its tokens and its end lie beyond the window.
+        assert_eq!(summary.requests, Counts { succeeded: 3, failed: 0, interrupted: 0 });
+        close(summary.throughput.requests_per_s, 2.0);
+        close(summary.throughput.output_tokens_per_s, 10.0);
+        close(summary.throughput.mean_in_flight, 0.145 * 2.0 + 0.07);
+        let phases = summary.phases_ms.unwrap();
+        assert_eq!(phases.largest, "prefill");
+        let shares: Vec<(&str, f64)> = phases.rows.iter().map(|row| (row.phase.as_str(), row.share * 145.0)).collect();
+        for ((name, share), (expected, ms)) in
+            shares.into_iter().zip([("prefill", 100.0), ("decode", 40.0), ("network + client", 5.0)])
+        {
+            assert_eq!(name, expected);
+            close(share, ms);
+        }
+    }
+
+    #[test]
+    fn failures_are_counted_and_in_no_time() {
+        let mut failed = record(1100);
+        failed.error = Some(Failure::new(ErrorClass::Http(503), "full"));
+        let mut cut = record(1200);
+        cut.error = Some(Failure::new(ErrorClass::Interrupted, "cut"));
+        let summary = Summary::choose(&aggregate(1000, 2000, &[record(1000), failed, cut]), None);
+        assert_eq!(summary.requests, Counts { succeeded: 1, failed: 1, interrupted: 1 });
+        assert_eq!(summary.latencies_ms.latency.unwrap().count, 1);
+        close(summary.throughput.output_tokens_per_s, 5.0);
+        assert_eq!(summary.errors, [ErrorCount { class: ErrorClass::Http(503), count: 1, example: "full".into() }]);
+    }
+
+    #[test]
+    fn the_ramp_up_is_left_out_of_a_run_that_is_long_enough() {
+        let records = [record(0), record(400), record(1000), record(1200)];
+        let chosen = |end_ms| {
+            let (whole, steady) = (aggregate(0, end_ms, &records), aggregate(1000, end_ms, &records));
+            Summary::choose(&whole, Some(&steady)).window
+        };
+        let long = chosen(2000);
+        assert_eq!((long.ramp_excluded, long.excluded_requests, long.start_us), (true, 2, 1_000_000));
+        let short = chosen(1900);
+        assert_eq!((short.ramp_excluded, short.excluded_requests, short.start_us), (false, 0, 0));
+        let none_after =
+            Summary::choose(&aggregate(0, 9000, &records[..2]), Some(&aggregate(1000, 9000, &records[..2])));
+        assert!(!none_after.window.ramp_excluded);
+    }
+
+    #[test]
+    fn one_token_has_no_time_per_token_and_an_empty_answer_no_first_one() {
+        let mut one = record(1000);
+        one.chunks.truncate(1);
+        one.usage = None;
+        let mut empty = record(1300);
+        empty.chunks.clear();
+        let summary = Summary::choose(&aggregate(1000, 2000, &[one, empty]), None);
+        assert_eq!(summary.latencies_ms.tpot, None);
+        assert_eq!(summary.latencies_ms.ttft.unwrap().count, 1);
+        assert_eq!(summary.latencies_ms.latency.unwrap().count, 2);
+        assert_eq!(summary.tokens.without_usage, 1);
+    }
+
+    #[test]
+    fn the_server_check_adds_the_round_trip() {
+        let mut round_trip = Histogram::default();
+        round_trip.record(Duration::from_millis(2));
+        let whole = aggregate(1000, 2000, &[record(1000)]);
+        let check = ServerCheck::new(&whole, 0.096, 1.0, &round_trip).unwrap();
+        close(check.difference_percent, 2.0 / 98.0 * 100.0);
+        assert_eq!(ServerCheck::new(&whole, 0.0, 0.0, &round_trip), None);
+    }
 }

@@ -95,7 +95,7 @@ async fn generate(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
         seen.len() - 1
     };
     let token = Ok(Bytes::from("data: {\"index\":0,\"text\":\"a\",\"token_ids\":[1]}\n\n"));
-    let comments = || stream::repeat(Ok(Bytes::from(": keep-alive\n\n"))).then(pause);
+    let comments = || stream::repeat(()).map(|()| Ok(Bytes::from(": keep-alive\n\n"))).then(pause);
     let stream: BoxStream<'static, Result<Bytes, std::io::Error>> = match shared.behaviour {
         Behaviour::Answer { ttft, gap, tokens } => answer(shared, number, trace_id, [ttft, gap], tokens),
         Behaviour::Refuse => {
