@@ -78,6 +78,11 @@ impl Placed {
         })
     }
 
+    /// The same with keys and values stored as `dtype`.
+    pub fn with_kv_dtype(self, dtype: KvDtype) -> Self {
+        Self { kv_dtype: dtype, ..self }
+    }
+
     /// What its KV cache will be made of.
     pub fn kv_shape(&self, block_size: usize) -> KvShape {
         KvShape {

@@ -43,8 +43,13 @@ impl Bench {
     /// Room for `sequences` sequences of 128 positions, their blocks interleaved and out of order.
     pub(crate) fn open(path: &std::path::Path, sequences: usize) -> Self {
         let (config, weights) = open_weights(path).unwrap();
+        Self::of(Placed::new(&config, &weights, None).unwrap(), sequences)
+    }
+
+    /// The same with a model that is placed already.
+    pub(crate) fn of(placed: Placed, sequences: usize) -> Self {
         let each = 128 / BLOCK;
-        let model = Placed::new(&config, &weights, None).unwrap().with_cache(BLOCK, sequences * each);
+        let model = placed.with_cache(BLOCK, sequences * each);
         let tables = (0..sequences)
             .map(|index| (0..each).rev().map(|block| (block * sequences + index) as u32).collect())
             .collect();

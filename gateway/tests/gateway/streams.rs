@@ -44,9 +44,8 @@ async fn a_reader_who_sleeps_holds_up_nobody() {
     let gateway = TestGateway::start().await;
     let sleeper = gateway.open(&endless()).await;
     gateway.until(async || gateway.metric("gateway_requests_active", "running").await == 1.0).await;
-    let awake =
-        gateway.open(&json!({"prompt": "x", "raw": true, "max_tokens": 200, "ignore_eos": true, "stream": true}));
-    let answer = read_answer(awake.await).await;
+    let asked = json!({"prompt": "x", "raw": true, "max_tokens": 200, "ignore_eos": true, "stream": true});
+    let answer = read_answer(gateway.open(&asked).await).await;
     assert!(answer.text().contains("[DONE]"));
     drop(sleeper);
     gateway.until(async || gateway.finished("cancelled").await == 1.0).await;
