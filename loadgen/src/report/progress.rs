@@ -29,7 +29,6 @@ pub async fn progress(live: Arc<Live>, target: Target, plan: Plan) {
         let line = line(&live, plan.users, started.elapsed(), rate);
         if terminal {
             bar.set_message(line);
-            bar.tick();
         } else {
             eprintln!("{line}");
         }
