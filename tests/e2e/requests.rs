@@ -51,5 +51,5 @@ pub(crate) async fn first_bytes(
 /// The last JSON event of a whole stream.
 pub(crate) fn last_event(text: &str) -> Option<Value> {
     let events = text.lines().filter_map(|line| line.strip_prefix("data: "));
-    events.filter(|event| *event != "[DONE]").last().and_then(|event| serde_json::from_str(event).ok())
+    events.filter(|event| *event != "[DONE]").next_back().and_then(|event| serde_json::from_str(event).ok())
 }
