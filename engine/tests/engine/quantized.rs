@@ -118,15 +118,20 @@ fn every_format_agrees_with_candle() {
 
         let mut expected = candle_logits(&mut oracle, &prompt, 0);
         let mut logits = ours.step(&[(0, &prompt)]).pop().unwrap();
+        let mut differences = Vec::new();
         for position in prompt.len()..prompt.len() + 16 {
             let (a, b) = (log_softmax(&logits), log_softmax(&expected));
             let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            println!("{format:?}: off by {worst} at {position}");
-            assert!(worst < 1e-2, "{format:?}: off by {worst} at {position}");
+            differences.push(worst);
             let token = argmax(&expected);
             assert_eq!(argmax(&logits), token, "{format:?} at {position}");
             expected = candle_logits(&mut oracle, &[token], position);
             logits = ours.step(&[(0, &[token])]).pop().unwrap();
         }
+        // Activations are quantised too: now and then a difference in the last bit of f32 rounds one of them
+        // the other way, and that shows. Nearly always there is nothing to show.
+        differences.sort_by(f32::total_cmp);
+        assert!(differences[differences.len() * 3 / 4] < 1e-4, "{format:?}: {differences:?}");
+        assert!(differences.last().unwrap() < &0.15, "{format:?}: {differences:?}");
     }
 }
