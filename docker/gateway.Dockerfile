@@ -1,9 +1,10 @@
-# The gateway with its demo model, for CPU; for an NVIDIA GPU:
+# The gateway with its demo model. The build context is the repository's root:
 #
-#   docker build -f docker/gateway.Dockerfile --build-arg FEATURES=cuda -t llm-gateway:cuda .
-#   docker run --gpus all -p 127.0.0.1:8000:8000 llm-gateway:cuda
+#   docker build -f docker/gateway.Dockerfile -t llm-gateway .
+#   docker run -p 127.0.0.1:8000:8000 llm-gateway
 #
-# FEATURES names cargo features and chooses the base images. The build context is the repository's root.
+# FEATURES names cargo features. `--build-arg FEATURES=cuda` also takes NVIDIA's base images, to be run with
+# `--gpus all`; as long as the engine has no CUDA kernels, that image answers `--device cuda` with an error.
 
 ARG FEATURES=""
 ARG RUST_IMAGE=rust:1.95-bookworm
@@ -47,7 +48,7 @@ RUN apt-get update \
     && useradd --system --uid 10001 --user-group --no-create-home gateway \
     && install --directory --owner=gateway --group=gateway /var/lib/gateway/models
 WORKDIR /opt/gateway
-COPY models/demo models/demo
+COPY --chown=gateway:gateway models/demo models/demo
 COPY --from=build /gateway /usr/local/bin/gateway
 ENV GATEWAY_HOST=0.0.0.0 GATEWAY_PORT=8000 GATEWAY_MODELS_DIR=/var/lib/gateway/models
 USER 10001:10001

@@ -50,6 +50,6 @@ pub(crate) async fn first_bytes(
 
 /// The last JSON event of a whole stream.
 pub(crate) fn last_event(text: &str) -> Option<Value> {
-    let events = text.lines().filter_map(|line| line.strip_prefix("data: "));
-    events.filter(|event| *event != "[DONE]").last().and_then(|event| serde_json::from_str(event).ok())
+    let mut events = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    events.rfind(|event| *event != "[DONE]").and_then(|event| serde_json::from_str(event).ok())
 }

@@ -174,8 +174,8 @@ fn build() -> anyhow::Result<PathBuf> {
         None => bail!("the test lies in no profile's folder"),
     };
     let output = std::process::Command::new(env!("CARGO"))
-        // With the tests: their dependencies decide features, and other features would mean to build it all again.
-        .args(["build", "--workspace", "--bins", "--tests", "--offline", "--profile", profile, "--target-dir"])
+        // With a test: its dependencies decide features, and other features would mean to build it all again.
+        .args(["build", "--workspace", "--bins", "--test", "e2e", "--offline", "--profile", profile, "--target-dir"])
         .arg(folder.parent().context("the test lies in no target folder")?)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
         .output()?;

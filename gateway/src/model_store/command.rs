@@ -177,7 +177,7 @@ mod tests {
         let temp = tempfile::TempDir::new().unwrap();
         write(Preset::Tiny, Format::GgufQ4KM, SynthOptions::default(), temp.path().join("new/made.gguf")).unwrap();
         let text = list(&Directories::new(temp.path().join("new"), []));
-        assert!(text.contains("made ") && text.contains("MB"), "{text}");
+        assert!(text.contains("made ") && text.contains("905.0 kB"), "{text}");
         assert!(text.contains("gateway model pull mistral-7b-q4"), "{text}");
     }
 }
