@@ -1,8 +1,9 @@
 //! Bad input gets its 4xx with the field named, and harms nobody after it.
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{TestGateway, post_bytes};
+use crate::support::{PATIENCE, TestGateway, post_bytes};
 
 /// A body, and the status, `error.param` and `error.code` it must get.
 type Case = (&'static str, u16, Option<&'static str>, &'static str);
@@ -203,5 +204,18 @@ async fn a_head_that_is_too_large_or_no_http_is_refused() {
     let large = format!("GET /health HTTP/1.1\r\nhost: t\r\nx-large: {}\r\n\r\n", "x".repeat(100_000));
     assert_eq!(gateway.raw(large.as_bytes()).await.status, 431);
     assert_eq!(gateway.raw(b"\x16\x03\x01 hello\r\n\r\n").await.status, 400);
+    good(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_does_not_come_is_not_waited_for() {
+    let gateway = TestGateway::start_with(|config| {
+        config.server.header_timeout = std::time::Duration::from_millis(50).into();
+    })
+    .await;
+    let mut socket = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+    socket.write_all(b"POST /generate HTTP/1.1\r\nhost: ").await.unwrap();
+    let closed = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut Vec::new())).await;
+    assert!(closed.is_ok(), "the gateway hangs up");
     good(&gateway).await;
 }
