@@ -41,8 +41,10 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// The body did not arrive in time.
     BodyTimeout,
-    /// The body broke off.
+    /// The client left before its body was whole.
     BodyIncomplete,
+    /// The body's framing is broken.
+    BodyMalformed,
     /// The body is larger than allowed.
     BodyTooLarge,
     /// The body is not `application/json`.
@@ -76,6 +78,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::BodyTimeout => "body_timeout",
             Self::BodyIncomplete => "body_incomplete",
+            Self::BodyMalformed => "body_malformed",
             Self::BodyTooLarge => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Overloaded => "overloaded",
@@ -95,7 +98,8 @@ impl ErrorCode {
             | Self::UnknownField
             | Self::InvalidValue
             | Self::ContextLengthExceeded
-            | Self::BodyIncomplete => StatusCode::BAD_REQUEST,
+            | Self::BodyIncomplete
+            | Self::BodyMalformed => StatusCode::BAD_REQUEST,
             Self::InvalidApiKey => StatusCode::UNAUTHORIZED,
             Self::ModelNotFound | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -111,6 +115,7 @@ impl ErrorCode {
     /// How a request ended that is refused with this.
     pub fn outcome(self) -> Outcome {
         match self {
+            Self::BodyIncomplete => Outcome::Cancelled,
             Self::DeadlineExceeded => Outcome::Deadline,
             Self::Overloaded | Self::ModelLoading => Outcome::Overloaded,
             Self::ShuttingDown | Self::EngineFailed | Self::Internal => Outcome::Error,
@@ -132,7 +137,7 @@ impl ErrorCode {
 
     /// Whether part of the body may still be unread, so that the connection cannot be used again.
     fn leaves_body_unread(self) -> bool {
-        matches!(self, Self::BodyTooLarge | Self::BodyTimeout | Self::BodyIncomplete)
+        matches!(self, Self::BodyTooLarge | Self::BodyTimeout | Self::BodyIncomplete | Self::BodyMalformed)
     }
 }
 

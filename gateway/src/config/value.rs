@@ -52,7 +52,8 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = BYTE_UNITS[2..5].iter().rev().find(|(_, factor)| self.0 > 0 && self.0 as u64 % factor == 0);
+        let exact =
+            BYTE_UNITS[2..5].iter().rev().find(|(_, factor)| self.0 > 0 && (self.0 as u64).is_multiple_of(*factor));
         match exact {
             Some((unit, factor)) => write!(f, "{}{unit}", self.0 as u64 / factor),
             None => write!(f, "{}B", self.0),

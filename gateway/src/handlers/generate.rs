@@ -26,12 +26,20 @@ pub async fn generate(
     }
     let backend = app.backend()?;
     let id = format!("gen-{}", uuid::Uuid::new_v4().simple());
-    describe(&request, &body, &id, &app);
+    let (stop, sampling) = (body.stop(), body.sampling());
+    request.note(|facts| {
+        facts.response_id = Some(id.clone());
+        facts.model = Some(settings.served_name().to_owned());
+        facts.stream = Some(body.stream);
+        facts.max_tokens = Some(body.max_tokens);
+        facts.sampling = Some(sampling.clone());
+        if app.telemetry().captures_content() {
+            facts.content = Some(Content { prompt: body.prompt.clone(), answer: String::new() });
+        }
+    });
     request.received();
 
     let template = if body.raw { PromptTemplate::Raw } else { PromptTemplate::Chat };
-    let (stop, sampling) = (body.stop(), body.sampling());
-    request.note(|facts| facts.sampling = Some(sampling.clone()));
     let prompt = body.prompt;
     let prompt = backend.with_text(prompt.len(), move |text| text.encode_prompt(&prompt, template)).await?;
     request.tokenized();
@@ -53,17 +61,4 @@ pub async fn generate(
         true => Ok(reply.stream(first, app.config().server.keep_alive.get())),
         false => reply.whole(first).await,
     }
-}
-
-/// Notes what is asked, for the spans.
-fn describe(request: &OpenRequest, body: &GenerateBody, id: &str, app: &App) {
-    request.note(|facts| {
-        facts.response_id = Some(id.to_owned());
-        facts.model = Some(app.config().model.served_name().to_owned());
-        facts.stream = Some(body.stream);
-        facts.max_tokens = Some(body.max_tokens);
-        if app.telemetry().captures_content() {
-            facts.content = Some(Content { prompt: body.prompt.clone(), answer: String::new() });
-        }
-    });
 }

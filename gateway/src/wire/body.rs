@@ -1,5 +1,7 @@
 //! Reading a JSON body: bounded in size and time, with errors that name the field.
 
+use std::{error::Error, io};
+
 use axum::{
     body::Body,
     extract::{FromRequest, Request},
@@ -60,7 +62,7 @@ async fn read(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
     }
     let mut bytes = BytesMut::with_capacity(announced.lower() as usize);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| ApiError::new(ErrorCode::BodyIncomplete, "the body broke off"))?;
+        let frame = frame.map_err(|error| broken_off(&error))?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > limit {
             return Err(too_large());
@@ -68,6 +70,18 @@ async fn read(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
         bytes.extend_from_slice(&data);
     }
     Ok(bytes.freeze())
+}
+
+/// Why a body cannot be read to its end: its framing is wrong, or else its sender is gone.
+fn broken_off(error: &axum::Error) -> ApiError {
+    let causes = std::iter::successors(Some(error as &(dyn Error + 'static)), |error| Error::source(*error));
+    let kinds = causes.filter_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind);
+    match kinds.last() {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
+            ApiError::new(ErrorCode::BodyMalformed, "the body's chunks are malformed")
+        }
+        _ => ApiError::new(ErrorCode::BodyIncomplete, "the body broke off"),
+    }
 }
 
 /// A `T` from a JSON object.

@@ -170,3 +170,38 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let head = "POST /generate HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
     refused(&gateway, "slow", head.as_bytes(), (408, None, "body_timeout")).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_chunks_are_refused() {
+    let gateway = TestGateway::start().await;
+    let head =
+        "POST /generate HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    let request = format!("{head}nonsense\r\n{{}}\r\n");
+    refused(&gateway, "chunks", request.as_bytes(), (400, None, "body_malformed")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_leaves_the_connection_to_the_next_request() {
+    let gateway = TestGateway::start().await;
+    let request = |body: &str, connection: &str| {
+        let length = body.len();
+        format!(
+            "POST /generate HTTP/1.1\r\nhost: t\r\nconnection: {connection}\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+    };
+    let good = json!({"prompt": "x", "raw": true, "max_tokens": 1, "ignore_eos": true}).to_string();
+    let both = request("{\"prompt\":5}", "keep-alive") + &request(&good, "close");
+    let answers = gateway.raw(both.as_bytes()).await;
+    assert_eq!(answers.status, 400);
+    assert!(answers.text().contains("HTTP/1.1 200 OK"), "{}", answers.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_too_large_or_no_http_is_refused() {
+    let gateway = TestGateway::start().await;
+    let large = format!("GET /health HTTP/1.1\r\nhost: t\r\nx-large: {}\r\n\r\n", "x".repeat(100_000));
+    assert_eq!(gateway.raw(large.as_bytes()).await.status, 431);
+    assert_eq!(gateway.raw(b"\x16\x03\x01 hello\r\n\r\n").await.status, 400);
+    good(&gateway).await;
+}

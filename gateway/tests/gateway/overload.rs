@@ -39,17 +39,17 @@ async fn a_full_queue_refuses_with_a_time_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deadline_in_the_queue_is_a_status() {
+async fn a_deadline_before_the_first_token_is_a_status() {
     let gateway = TestGateway::start_with(|config| {
-        config.engine.max_batch = 1;
-        config.limits.request_timeout = Duration::from_millis(300).into();
+        config.limits.request_timeout = Duration::from_millis(20).into();
     })
     .await;
-    let running = gateway.open(&endless()).await;
-    gateway.until(async || gateway.metric("gateway_requests_active", "running").await == 1.0).await;
-    let late = gateway.generate(endless()).await;
+    let mut body = endless();
+    // Far more tokens than can be read in that time.
+    body["prompt"] = json!("word ".repeat(5000));
+    let late = gateway.generate(body).await;
     assert_eq!((late.status, late.json()["error"]["code"].as_str()), (504, Some("deadline_exceeded")));
-    drop(running);
+    gateway.until(async || gateway.finished("deadline").await == 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

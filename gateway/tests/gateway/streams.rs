@@ -50,3 +50,17 @@ async fn a_reader_who_sleeps_holds_up_nobody() {
     drop(sleeper);
     gateway.until(async || gateway.finished("cancelled").await == 1.0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_stream_is_kept_alive_with_comments() {
+    let gateway = TestGateway::start_with(|config| {
+        config.server.keep_alive = std::time::Duration::from_nanos(1).into();
+    })
+    .await;
+    let mut body = endless();
+    body["max_tokens"] = json!(300);
+    let answer = gateway.generate(body).await;
+    let text = answer.text();
+    assert!(text.contains("\n\n: keep-alive\n\n"), "{text}");
+    assert_eq!(answer.events().last().map(String::as_str), Some("[DONE]"));
+}

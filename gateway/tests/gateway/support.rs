@@ -56,10 +56,6 @@ impl TestGateway {
         timeout(PATIENCE, &mut self.running).await.unwrap().unwrap().unwrap();
     }
 
-    pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
     /// Sends raw bytes and reads to the end of the connection.
     pub(crate) async fn raw(&self, request: &[u8]) -> Answer {
         let mut socket = TcpStream::connect(self.address).await.unwrap();
