@@ -20,10 +20,10 @@ pub enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Its model or engine.
-    #[error("cannot serve the model: {0}")]
+    #[error("cannot serve the model")]
     Start(#[from] StartError),
     /// The thread that loads the model.
-    #[error("cannot start a thread to load the model: {0}")]
+    #[error("cannot start a thread to load the model")]
     Thread(#[from] std::io::Error),
     /// The thread that loads the model broke down.
     #[error("loading the model failed without a reason; this is a bug")]
