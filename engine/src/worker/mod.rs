@@ -167,15 +167,16 @@ impl Worker {
         let sampled = self.sample(plan);
         let now = Instant::now();
         self.attribute(plan, prefill, now.duration_since(started));
-        let mut sampled = sampled.into_iter();
         for &chunk in &plan.chunks {
             self.scheduler.computed(chunk, usize::from(chunk.samples));
-            if chunk.samples
-                && let Some(sampled) = sampled.next()
-            {
-                self.deliver(chunk.id, sampled, now);
-            }
         }
+        // Prompts come last in a plan, and someone waits for their first tokens: those go out first.
+        let due = plan.chunks.iter().filter(|chunk| chunk.samples).rev();
+        for (chunk, sampled) in due.zip(sampled.into_iter().rev()) {
+            self.deliver(chunk.id, sampled, now);
+        }
+        // The tasks that carry these tokens on are ready now; a core that is about to compute lets them go first.
+        std::thread::yield_now();
     }
 
     /// The next token of every sequence that is due one, in the plan's order.
