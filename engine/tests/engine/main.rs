@@ -1,5 +1,6 @@
 //! The engine from outside: goldens made with `transformers`, candle as oracle, files of every quality.
 
+mod demo;
 mod goldens;
 mod loader;
 mod quantized;

@@ -1,0 +1,85 @@
+//! The demo model through the whole engine: template, tokens, batch, text; the same as `transformers` gives.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+use std::path::PathBuf;
+
+use engine::{
+    ChatMessage, Engine, EngineConfig, Event, FinishReason, Generation, GenerationRequest, PromptTemplate, Sampling,
+    load,
+};
+use serde::Deserialize;
+
+/// Written by `models/demo/train.py golden`.
+#[derive(Deserialize)]
+struct Golden {
+    question: String,
+    rendered: String,
+    prompt_ids: Vec<u32>,
+    greedy_ids: Vec<u32>,
+    text: String,
+}
+
+fn demo() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/demo")
+}
+
+fn goldens() -> Vec<Golden> {
+    serde_json::from_slice(&std::fs::read(demo().join("golden.json")).unwrap()).unwrap()
+}
+
+fn start() -> Engine {
+    let config = EngineConfig { kv_memory: Some(64 << 20), ..EngineConfig::default() };
+    Engine::start(load(&demo(), Default::default()).unwrap(), config, Box::new(|_| ())).unwrap()
+}
+
+fn greedy(prompt: Vec<u32>) -> GenerationRequest {
+    GenerationRequest {
+        prompt,
+        max_tokens: 400,
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        stop: Vec::new(),
+        ignore_eos: false,
+        logprobs: None,
+        deadline: None,
+    }
+}
+
+async fn answer(mut generation: Generation) -> (Vec<u32>, String) {
+    let (mut ids, mut text) = (Vec::new(), String::new());
+    while let Some(event) = generation.next().await {
+        match event {
+            Event::Token(token) => {
+                ids.push(token.id);
+                text += &token.text;
+            }
+            Event::Finished(finished) => {
+                assert_eq!(finished.reason, FinishReason::Stop);
+                return (ids, text + &finished.text);
+            }
+            Event::Failed(failure) => panic!("{failure}"),
+        }
+    }
+    panic!("the stream ended without an end");
+}
+
+#[tokio::test]
+async fn the_demo_answers_as_transformers_says_alone_and_together() {
+    let engine = start();
+    let goldens = goldens();
+    assert!(goldens.len() >= 5);
+    let mut running = Vec::new();
+    for golden in &goldens {
+        let message = ChatMessage { role: "user".to_owned(), content: golden.question.clone() };
+        assert_eq!(engine.text().render_chat(&[message]).unwrap(), golden.rendered);
+        let prompt = engine.text().encode_prompt(&golden.question, PromptTemplate::Chat).unwrap();
+        assert_eq!(prompt, golden.prompt_ids, "{}", golden.question);
+        let alone = answer(engine.submit(greedy(prompt.clone())).unwrap()).await;
+        // The end-of-sequence token is in transformers' ids, but no part of an answer.
+        let (_, expected) = golden.greedy_ids.split_last().unwrap();
+        assert_eq!((alone.0.as_slice(), alone.1.as_str()), (expected, golden.text.as_str()));
+        running.push((engine.submit(greedy(prompt)).unwrap(), alone));
+    }
+    for (generation, alone) in running {
+        assert_eq!(answer(generation).await, alone);
+    }
+}
