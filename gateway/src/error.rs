@@ -3,7 +3,7 @@
 //! Codes are a closed set, so each is safe as a label. A message may quote what the client sent, but never
 //! more of it than [`QUOTE_LIMIT`].
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use axum::response::{IntoResponse, Response};
 use engine::{SubmitError, TextError};
@@ -15,7 +15,7 @@ use crate::ledger::Outcome;
 /// The most bytes of a message or a parameter name.
 const QUOTE_LIMIT: usize = 300;
 
-/// Seconds after which a refused client may try again.
+/// Seconds after which a client may try again that was refused for what others do.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// Why a request is refused or broken off.
@@ -49,6 +49,8 @@ pub enum ErrorCode {
     BodyTooLarge,
     /// The body is not `application/json`.
     UnsupportedMediaType,
+    /// This caller asks too often.
+    RateLimited,
     /// As many requests wait as may.
     Overloaded,
     /// The model is being loaded.
@@ -81,6 +83,7 @@ impl ErrorCode {
             Self::BodyMalformed => "body_malformed",
             Self::BodyTooLarge => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::ModelLoading => "model_loading",
             Self::ShuttingDown => "shutting_down",
@@ -106,6 +109,7 @@ impl ErrorCode {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Overloaded | Self::ModelLoading | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Self::EngineFailed | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -117,7 +121,7 @@ impl ErrorCode {
         match self {
             Self::BodyIncomplete => Outcome::Cancelled,
             Self::DeadlineExceeded => Outcome::Deadline,
-            Self::Overloaded | Self::ModelLoading => Outcome::Overloaded,
+            Self::RateLimited | Self::Overloaded | Self::ModelLoading => Outcome::Overloaded,
             Self::ShuttingDown | Self::EngineFailed | Self::Internal => Outcome::Error,
             _ => Outcome::Invalid,
         }
@@ -129,6 +133,7 @@ impl ErrorCode {
             StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::NOT_FOUND => "not_found_error",
             StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "timeout_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
             StatusCode::INTERNAL_SERVER_ERROR => "server_error",
             _ => "invalid_request_error",
@@ -148,6 +153,7 @@ pub struct ApiError {
     code: ErrorCode,
     message: Cow<'static, str>,
     param: Option<String>,
+    retry_after_seconds: Option<u64>,
 }
 
 /// The error object on the wire.
@@ -167,7 +173,9 @@ struct ErrorObject<'a> {
 impl ApiError {
     /// An error of the request as a whole.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: quoted(message.into()), param: None }
+        let unavailable = code.status() == StatusCode::SERVICE_UNAVAILABLE;
+        let retry_after_seconds = unavailable.then_some(RETRY_AFTER_SECONDS);
+        Self { code, message: quoted(message.into()), param: None, retry_after_seconds }
     }
 
     /// An error of one field.
@@ -179,6 +187,13 @@ impl ApiError {
     /// A field out of its range; the message is the field's name and what it must be.
     pub fn invalid(param: &'static str, must: &str) -> Self {
         Self::field(ErrorCode::InvalidValue, param, format!("{param} {must}"))
+    }
+
+    /// A caller who asks too often, and may again after `wait`.
+    pub fn rate_limited(wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let message = format!("too many requests; the next one may come in {seconds} s");
+        Self { retry_after_seconds: Some(seconds), ..Self::new(ErrorCode::RateLimited, message) }
     }
 
     /// Why.
@@ -207,8 +222,8 @@ impl IntoResponse for ApiError {
         let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         let mut response = (status, json, self.to_json()).into_response();
         let mut set = |name: HeaderName, value: HeaderValue| response.headers_mut().insert(name, value);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            set(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        if let Some(seconds) = self.retry_after_seconds {
+            set(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {
             set(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -287,5 +302,14 @@ mod tests {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
         assert_eq!(response.extensions().get(), Some(&ErrorCode::Overloaded));
+    }
+
+    #[test]
+    fn a_limited_caller_is_told_whole_seconds_that_suffice() {
+        for (millis, seconds) in [(1, "1"), (1000, "1"), (1001, "2"), (60_000, "60")] {
+            let response = ApiError::rate_limited(Duration::from_millis(millis)).into_response();
+            assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(response.headers()[header::RETRY_AFTER], seconds);
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! The way of a request through the files:
 //!
 //! - [`server`] accepts its connection; `connection` is its socket, and knows when the last byte is out;
-//! - [`router`] shows every route; [`middleware`] gives it an id, opens its ledger, checks its key;
+//! - [`router`] shows every route; [`middleware`] gives it an id, opens its ledger, checks its key and its rate;
 //! - [`wire`] reads and checks the body; [`handlers`] ask the [`backend`] and render what comes back;
 //! - [`request`] is the request while it is open: its [`ledger`], what is known of it, its trace;
 //! - [`telemetry`] turns the closed ledger into spans and histograms;

@@ -8,18 +8,25 @@ use axum::{
 
 use crate::{
     handlers::{fallback, generate, health, metrics, models, tokenize},
-    middleware::{auth::require_key, ledger::keep_ledger, request_id::request_id},
+    middleware::{auth::require_key, ledger::keep_ledger, rate_limit::limit_rate, request_id::request_id},
     state::App,
 };
 
 /// The gateway's routes.
 pub fn router(app: App) -> Router {
+    let rate = from_fn_with_state(app.clone(), limit_rate);
     let key = from_fn_with_state(app.clone(), require_key);
     let ledger = |route: &'static str| from_fn_with_state((app.clone(), route), keep_ledger);
     Router::new()
-        .route("/generate", post(generate::generate).route_layer(key.clone()).route_layer(ledger("/generate")))
-        .route("/tokenize", post(tokenize::tokenize).route_layer(key.clone()))
-        .route("/detokenize", post(tokenize::detokenize).route_layer(key.clone()))
+        .route(
+            "/generate",
+            post(generate::generate)
+                .route_layer(rate.clone())
+                .route_layer(key.clone())
+                .route_layer(ledger("/generate")),
+        )
+        .route("/tokenize", post(tokenize::tokenize).route_layer(rate.clone()).route_layer(key.clone()))
+        .route("/detokenize", post(tokenize::detokenize).route_layer(rate).route_layer(key.clone()))
         .route("/v1/models", get(models::list).route_layer(key))
         .route("/health", get(health::health))
         .route("/health/live", get(health::live))

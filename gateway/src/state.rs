@@ -14,6 +14,7 @@ use crate::{
     backend::LocalBackend,
     config::{ApiKeys, Config, ConfigError},
     error::{ApiError, ErrorCode},
+    middleware::rate_limit::RateLimit,
     telemetry::Telemetry,
 };
 
@@ -27,6 +28,7 @@ pub struct App {
 struct Shared {
     config: Config,
     keys: ApiKeys,
+    rate_limit: Option<RateLimit>,
     telemetry: Telemetry,
     started: Instant,
     backend: OnceLock<LocalBackend>,
@@ -60,10 +62,12 @@ impl App {
     /// A gateway that is loading. Reads the API keys.
     pub fn new(config: Config, telemetry: Telemetry) -> Result<Self, ConfigError> {
         let keys = config.auth.keys()?;
+        let rate_limit = RateLimit::new(&config.limits, keys.len());
         Ok(Self {
             shared: Arc::new(Shared {
                 config,
                 keys,
+                rate_limit,
                 telemetry,
                 started: Instant::now(),
                 backend: OnceLock::new(),
@@ -81,6 +85,11 @@ impl App {
     /// Who may ask.
     pub fn keys(&self) -> &ApiKeys {
         &self.shared.keys
+    }
+
+    /// How often each may ask, if that is limited.
+    pub fn rate_limit(&self) -> Option<&RateLimit> {
+        self.shared.rate_limit.as_ref()
     }
 
     /// Where spans and metrics go.

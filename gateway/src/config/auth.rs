@@ -76,11 +76,17 @@ impl ApiKeys {
         self.digests.is_empty()
     }
 
-    /// Whether `key` is one of ours.
-    pub fn contains(&self, key: &str) -> bool {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.digests.len()
+    }
+
+    /// Which one of ours `key` is, if it is one.
+    pub fn position(&self, key: &str) -> Option<usize> {
         let asked = <[u8; 32]>::from(Sha256::digest(key));
         let differs = |own: &[u8; 32]| own.iter().zip(asked).fold(0, |bits, (a, b)| bits | (a ^ b)) != 0;
-        self.digests.iter().fold(false, |found, own| found | !differs(own))
+        let places = self.digests.iter().enumerate();
+        places.fold(None, |found, (place, own)| if differs(own) { found } else { Some(place) })
     }
 }
 
@@ -101,8 +107,8 @@ mod tests {
         let path = folder.path().join("keys");
         std::fs::write(&path, "# ours\nsecret-1\n\n  secret-2 \n").unwrap();
         let keys = ApiKeys::from_file(&path).unwrap();
-        assert!(keys.contains("secret-1") && keys.contains("secret-2"));
-        assert!(!keys.contains("secret") && !keys.contains("# ours") && !keys.contains(""));
+        assert_eq!(["secret-1", "secret-2"].map(|key| keys.position(key)), [Some(0), Some(1)]);
+        assert_eq!(["secret", "# ours", ""].map(|key| keys.position(key)), [None; 3]);
         assert!(!format!("{keys:?}").contains("secret"));
     }
 

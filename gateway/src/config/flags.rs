@@ -1,6 +1,10 @@
 //! The flags of `gateway`, each with its environment variable, and the tables they are laid over.
 
-use std::{net::IpAddr, num::NonZeroUsize, path::PathBuf};
+use std::{
+    net::IpAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+};
 
 use clap::Parser;
 use serde::Serialize;
@@ -63,6 +67,9 @@ struct LimitsFlags {
     /// Time from a request's head to its last token [default: 5m].
     #[arg(long, env = "GATEWAY_REQUEST_TIMEOUT")]
     request_timeout: Option<Seconds>,
+    /// Requests per minute and API key; more are refused with 429 [default: unlimited].
+    #[arg(long, env = "GATEWAY_REQUESTS_PER_MINUTE", value_name = "REQUESTS")]
+    requests_per_minute: Option<NonZeroU32>,
 }
 
 #[derive(Debug, Clone, Default, clap::Args, Serialize)]

@@ -160,6 +160,8 @@ pub(crate) fn within<T: PartialOrd + std::fmt::Display>(
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
 
     fn load(file: &str, flags: &[&str]) -> Result<Config, ConfigError> {
@@ -189,6 +191,8 @@ mod tests {
                 "2GiB",
                 "--request-timeout",
                 "5m",
+                "--requests-per-minute",
+                "90",
                 "--quantize",
                 "q8_0",
                 "--device",
@@ -200,6 +204,8 @@ mod tests {
         .unwrap();
         assert_eq!(config.engine.kv_memory, Some(ByteSize(2 << 30)));
         assert_eq!(config.limits.request_timeout.get().as_secs(), 300);
+        assert_eq!(config.limits.requests_per_minute.map(NonZeroU32::get), Some(90));
+        assert_eq!(config.limits.burst().map(NonZeroU32::get), Some(15));
         assert_eq!(config.model.quantize, Some(QuantizeName::Q8_0));
         assert_eq!(config.model.device, DeviceName::Cpu);
         assert_eq!(config.model.name, "m");
@@ -215,6 +221,9 @@ mod tests {
             ("[engine]\nmax_batch = 0", vec![], "engine.max_batch"),
             ("[engine]\nkv_memory = \"2 parsecs\"", vec![], "parsecs"),
             ("[limits]\nrequest_timeout = 0", vec![], "limits.request_timeout"),
+            ("[limits]\nrequests_per_minute = 0", vec![], "requests_per_minute = 0"),
+            ("[limits]\nrequests_per_minute = 0", vec![], "expected a nonzero u32"),
+            ("[limits]\nburst = 0", vec![], "burst = 0"),
             ("[telemetry]\nspan_batch = 0", vec![], "telemetry.span_batch"),
             ("[telemetry]\nsample_ratio = 1.5", vec![], "telemetry.sample_ratio"),
             ("[telemetry]\notlp_endpoint = \"nowhere\"", vec![], "telemetry.otlp_endpoint"),

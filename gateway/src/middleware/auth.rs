@@ -12,10 +12,16 @@ use crate::{
     state::App,
 };
 
-/// Lets through who has one of our keys, or everyone if there are none.
-pub async fn require_key(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Whose request it is: the place of its key among ours, 0 where there are no keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller(pub usize);
+
+/// Lets through who has one of our keys, or everyone if there are none, and notes the [`Caller`].
+pub async fn require_key(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let keys = app.keys();
-    if keys.is_empty() || bearer(request.headers()).is_some_and(|key| keys.contains(key)) {
+    let place = if keys.is_empty() { Some(0) } else { bearer(request.headers()).and_then(|key| keys.position(key)) };
+    if let Some(place) = place {
+        request.extensions_mut().insert(Caller(place));
         return next.run(request).await;
     }
     let message = "give one of the gateway's keys as `authorization: Bearer KEY`";

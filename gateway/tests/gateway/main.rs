@@ -9,6 +9,7 @@ mod malformed;
 mod model_pull;
 mod overload;
 mod program;
+mod rate_limit;
 mod routes;
 mod streams;
 mod support;
