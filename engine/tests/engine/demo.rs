@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use engine::{
-    ChatMessage, Engine, EngineConfig, Event, FinishReason, Generation, GenerationRequest, PromptTemplate, Sampling,
-    load,
+    ChatMessage, Engine, EngineConfig, Event, FinishReason, Generation, GenerationRequest, PromptTemplate,
+    Quantization, Sampling, load, loader::LoadOptions,
 };
 use serde::Deserialize;
 
@@ -27,9 +27,10 @@ fn goldens() -> Vec<Golden> {
     serde_json::from_slice(&std::fs::read(demo().join("golden.json")).unwrap()).unwrap()
 }
 
-fn start() -> Engine {
+fn start(quantize: Option<Quantization>) -> Engine {
+    let options = LoadOptions { quantize, ..LoadOptions::default() };
     let config = EngineConfig { kv_memory: Some(64 << 20), ..EngineConfig::default() };
-    Engine::start(load(&demo(), Default::default()).unwrap(), config, Box::new(|_| ())).unwrap()
+    Engine::start(load(&demo(), options).unwrap(), config, Box::new(|_| ())).unwrap()
 }
 
 fn greedy(prompt: Vec<u32>) -> GenerationRequest {
@@ -64,7 +65,7 @@ async fn answer(mut generation: Generation) -> (Vec<u32>, String) {
 
 #[tokio::test]
 async fn the_demo_answers_as_transformers_says_alone_and_together() {
-    let engine = start();
+    let engine = start(None);
     let goldens = goldens();
     assert!(goldens.len() >= 5);
     let mut running = Vec::new();
@@ -81,5 +82,15 @@ async fn the_demo_answers_as_transformers_says_alone_and_together() {
     }
     for (generation, alone) in running {
         assert_eq!(answer(generation).await, alone);
+    }
+}
+
+#[tokio::test]
+async fn quantised_while_loading_it_still_knows_its_page() {
+    for format in [Quantization::Q8_0, Quantization::Q4K] {
+        let engine = start(Some(format));
+        let golden = &goldens()[0];
+        let (_, text) = answer(engine.submit(greedy(golden.prompt_ids.clone())).unwrap()).await;
+        assert_eq!(text, golden.text, "{format:?}");
     }
 }
