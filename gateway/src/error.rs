@@ -1,7 +1,7 @@
 //! What a client is told when its request is not answered: status, JSON body, and the label in metrics.
 //!
 //! Codes are a closed set, so each is safe as a label. A message may quote what the client sent, but never
-//! more of it than [`QUOTE_LIMIT`].
+//! more of it than `QUOTE_LIMIT`.
 
 use std::{borrow::Cow, time::Duration};
 

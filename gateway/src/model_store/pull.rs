@@ -25,7 +25,7 @@ use super::{
 pub struct Patience {
     /// Attempts in a row that may bring nothing.
     pub attempts: u32,
-    /// The wait after the first; each further one waits twice as long, up to [`MAX_DELAY`].
+    /// The wait after the first; each further one waits twice as long, up to `MAX_DELAY`.
     pub first_delay: Duration,
 }
 
