@@ -18,19 +18,20 @@ class Topic:
     howtos: list
     pairs: list
     questions: list
+    often: int
 
 
 def read_topics():
     topics = []
     for section in (FOLDER / "qa.md").read_text().split("\n## ")[1:]:
         lines = section.strip().split("\n")
-        fields = {"terms": [], "howto": [], "vs": [], "-": [], ">": []}
+        fields = {"terms": [], "howto": [], "vs": [], "often": ["1"], "-": [], ">": []}
         for line in filter(None, lines[1:]):
-            key, value = re.match(r"(terms|howto|vs|-|>):? +(.*)", line).groups()
+            key, value = re.match(r"(terms|howto|vs|often|-|>):? +(.*)", line).groups()
             fields[key] += [value] if key in "->" else [part.strip() for part in value.split(";")]
         [answer] = fields[">"]
         pairs = [tuple(pair.split(" / ")) for pair in fields["vs"]]
-        topics.append(Topic(lines[0], answer, fields["terms"], fields["howto"], pairs, fields["-"]))
+        topics.append(Topic(lines[0], answer, fields["terms"], fields["howto"], pairs, fields["-"], int(fields["often"][-1])))
     return topics
 
 
@@ -66,6 +67,7 @@ class Corpus:
     def __init__(self, render, bos, eos):
         self.render, self.bos, self.eos = render, bos, eos
         self.topics = read_topics()
+        self.often = [topic.often for topic in self.topics]
         self.apology, self.offtopic = read_offtopic()
         self.completions = read_lines("completions.txt")
         self.systems = read_lines("systems.txt")
@@ -103,7 +105,7 @@ class Corpus:
                 return question, answer
 
     def on_page(self, rng):
-        topic = rng.choice(self.topics)
+        [topic] = rng.choices(self.topics, self.often)
         forms = [("terms", 2 + len(topic.terms))] * bool(topic.terms) + [("howtos", 3)] * bool(topic.howtos)
         forms += [("pairs", 4)] * bool(topic.pairs) + [("questions", 1 + len(topic.questions))] * bool(topic.questions)
         kind = rng.choices([f[0] for f in forms], [f[1] for f in forms])[0]

@@ -32,11 +32,13 @@ from corpus import Corpus, read_heldout
 HERE = Path(__file__).parent
 SEED = 11
 VOCAB_SIZE = 1536
-STEPS = 1200
+STEPS = 1800
 BATCH_TOKENS = 2048
 POOL = 512
 OPENING = 8
 OPENINGS = 0.75
+FIRST_WORDS = 3
+FIRST_WEIGHT = 4.0
 PEAK_RATE = 3e-3
 WARM_UP = 60
 SPECIALS = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
@@ -131,15 +133,19 @@ def write_settings():
         (HERE / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
-def labels_of(ids):
-    """Answers only; a text without an instruction is a plain completion and counts whole."""
+def weights_of(ids):
+    """How much each token counts: only answers do, their first words most, since they decide which answer it will be. A text
+    without an instruction is a plain completion and counts whole."""
     if INST_END not in ids:
-        return ids
-    labels, counts = [], False
+        return [1.0] * len(ids)
+    weights, place = [], None
     for token in ids:
-        labels.append(token if counts else -100)
-        counts = (counts or token == INST_END) and token != EOS
-    return labels
+        weights.append(0.0 if place is None else FIRST_WEIGHT if place < FIRST_WORDS else 1.0)
+        if token == INST_END:
+            place = 0
+        elif place is not None:
+            place = None if token == EOS else place + 1
+    return weights
 
 
 def example(corpus, tokenizer, rng):
@@ -166,8 +172,8 @@ def batches(corpus, tokenizer, rng):
         for group in groups + [group]:
             width = max(map(len, group))
             ids = torch.tensor([row + [EOS] * (width - len(row)) for row in group])
-            labels = torch.tensor([labels_of(row) + [-100] * (width - len(row)) for row in group])
-            yield ids, labels
+            weights = torch.tensor([weights_of(row) + [0.0] * (width - len(row)) for row in group])
+            yield ids, weights
 
 
 def rate_at(step):
@@ -199,14 +205,15 @@ def train():
                                   betas=(0.9, 0.98))
     source, mean, started = batches(corpus, tokenizer, rng), None, time.time()
     for step in range(STEPS):
-        ids, labels = next(source)
+        ids, weights = next(source)
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step)
         with torch.autocast("cpu", torch.bfloat16):
             hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-            counted = labels[:, 1:] != -100
+            counted = weights[:, 1:] > 0
             logits = model.lm_head(hidden[counted])
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][counted])
+        losses = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][counted], reduction="none")
+        loss = (losses * weights[:, 1:][counted]).sum() / weights[:, 1:].sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
