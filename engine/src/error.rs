@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file or folder could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Io {
         /// What was read.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum EngineError {
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
     /// The worker thread could not be started.
-    #[error("cannot start the engine thread: {0}")]
+    #[error("cannot start the engine thread")]
     Thread(#[from] std::io::Error),
 }
 

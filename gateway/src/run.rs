@@ -20,7 +20,7 @@ pub enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Its model or engine.
-    #[error("cannot serve the model")]
+    #[error(transparent)]
     Start(#[from] StartError),
     /// The thread that loads the model.
     #[error("cannot start a thread to load the model")]

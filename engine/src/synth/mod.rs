@@ -60,7 +60,7 @@ pub enum SynthError {
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
     /// Writing failed.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}", path.display())]
     Io {
         /// What was written.
         path: PathBuf,

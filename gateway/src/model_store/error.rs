@@ -86,7 +86,7 @@ pub enum PullError {
     #[error("{} is being written by another pull", .0.display())]
     Busy(PathBuf),
     /// A file could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot read or write {}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,

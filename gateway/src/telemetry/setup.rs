@@ -38,13 +38,13 @@ pub enum TelemetryError {
         reason: String,
     },
     /// The OTLP exporter does not take its settings.
-    #[error("cannot export telemetry: {0}")]
+    #[error("cannot export telemetry")]
     Exporter(#[from] ExporterBuildError),
     /// The metrics could not be set up.
-    #[error("cannot set up metrics: {0}")]
+    #[error("cannot set up metrics")]
     Metrics(#[from] OTelSdkError),
     /// The HTTP client could not be made.
-    #[error("cannot set up the HTTP client for telemetry: {0}")]
+    #[error("cannot set up the HTTP client for telemetry")]
     Client(#[from] reqwest::Error),
     /// The thread could not be started.
     #[error("cannot start the telemetry thread: {0}")]
