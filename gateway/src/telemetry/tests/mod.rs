@@ -38,7 +38,8 @@ enum Collector {
 #[derive(Debug, Clone)]
 struct ScriptedExporter {
     collector: Collector,
-    calls: Arc<Mutex<u64>>,
+    /// Spans in each call.
+    calls: Arc<Mutex<Vec<usize>>>,
     taken: Arc<Mutex<Vec<SpanData>>>,
 }
 
@@ -57,8 +58,8 @@ impl SpanExporter for ScriptedExporter {
         let refused = Err(OTelSdkError::InternalFailure("refused".to_owned()));
         let call = {
             let mut calls = self.calls.lock().unwrap();
-            *calls += 1;
-            *calls
+            calls.push(batch.len());
+            calls.len()
         };
         match self.collector {
             Collector::Takes => {}
