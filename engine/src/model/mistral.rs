@@ -2,6 +2,8 @@
 //!
 //! Jiang et al., "Mistral 7B", arXiv 2310.06825; the layout of `transformers`' `MistralForCausalLM`.
 
+use rayon::prelude::*;
+
 use super::{Model, StepBatch};
 use crate::{
     error::EngineError,
@@ -71,7 +73,10 @@ impl Placed {
         Ok(Self {
             config: config.clone(),
             embedding: Embedding::new(embedding)?,
-            layers: (0..config.layers).map(|index| Layer::new(index, weights, quantize)).collect::<Result<_, _>>()?,
+            layers: (0..config.layers)
+                .into_par_iter()
+                .map(|index| Layer::new(index, weights, quantize))
+                .collect::<Result<_, _>>()?,
             output_norm: vector(tensor(weights, WeightName::OutputNorm)?)?,
             output: Linear::new(output, quantize)?,
             kv_dtype,

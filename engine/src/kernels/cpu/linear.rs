@@ -16,6 +16,10 @@ use crate::{
     loader::{Dtype, Quantization, Tensor},
 };
 
+/// Rows given to candle at once: from 32 on it would keep yet another copy of Q4_K weights, in AMX's layout, and
+/// compute a row differently than in a smaller batch.
+const CANDLE_ROWS: usize = 28;
+
 /// `[outputs, inputs]` weights applied to rows.
 #[derive(Debug)]
 pub struct Linear {
@@ -46,7 +50,12 @@ impl Linear {
                     .ok_or_else(|| EngineError::Compute(format!("{}: wrong size", tensor.name)))?,
             ),
         };
-        Ok(Self { weights, inputs, outputs })
+        let linear = Self { weights, inputs, outputs };
+        if let Weights::Quantized(_) = linear.weights {
+            // candle lays weights out anew when they are first used, on one thread; layers are placed on all.
+            linear.forward(&vec![0.0; 2 * inputs], &mut Vec::new())?;
+        }
+        Ok(linear)
     }
 
     /// Width of a result row.
@@ -63,18 +72,26 @@ impl Linear {
                 dense.forward(x, out);
             }
             Weights::Quantized(matmul) => {
-                let x = candle_core::Tensor::from_slice(x, (rows, self.inputs), &Device::Cpu)?;
-                let product = matmul.forward(&x)?;
-                let (product, _) = product.storage_and_layout();
-                let candle_core::Storage::Cpu(product) = &*product else {
-                    return Err(EngineError::Compute("a CPU product is not on the CPU".to_owned()));
-                };
                 out.clear();
-                out.extend_from_slice(product.as_slice::<f32>()?);
+                for x in x.chunks(CANDLE_ROWS * self.inputs) {
+                    append_product(matmul, x, self.inputs, out)?;
+                }
             }
         }
         Ok(())
     }
+}
+
+/// Appends `x · wᵀ`.
+fn append_product(matmul: &QMatMul, x: &[f32], inputs: usize, out: &mut Vec<f32>) -> Result<(), EngineError> {
+    let x = candle_core::Tensor::from_slice(x, (x.len() / inputs, inputs), &Device::Cpu)?;
+    let product = matmul.forward(&x)?;
+    let (product, _) = product.storage_and_layout();
+    let candle_core::Storage::Cpu(product) = &*product else {
+        return Err(EngineError::Compute("a CPU product is not on the CPU".to_owned()));
+    };
+    out.extend_from_slice(product.as_slice::<f32>()?);
+    Ok(())
 }
 
 /// The format to quantise to: K-quants need rows of whole super-blocks, as in llama.cpp's fallback.
