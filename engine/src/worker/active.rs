@@ -31,7 +31,6 @@ pub(super) struct Active {
     ticket: Option<Ticket>,
     stalled_since: Option<Instant>,
     preempted_since: Option<Instant>,
-    text_ended: bool,
 }
 
 impl Active {
@@ -50,7 +49,6 @@ impl Active {
             ticket: Some(job.ticket),
             stalled_since: None,
             preempted_since: None,
-            text_ended: false,
         }
     }
 
@@ -139,13 +137,8 @@ impl Active {
         let _ = self.events.try_send(Event::Token(token));
     }
 
-    /// A stop string was met: what is held back is no part of the answer.
-    pub(super) fn end_text(&mut self) {
-        self.text_ended = true;
-    }
-
     pub(super) fn finish(mut self, reason: FinishReason) {
-        let text = if self.text_ended { String::new() } else { self.stream.finish() };
+        let text = self.stream.finish();
         let now = Instant::now();
         let mut usage = Default::default();
         let (stalled, preempted) = (self.stalled_since, self.preempted_since);

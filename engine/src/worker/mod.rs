@@ -221,7 +221,6 @@ impl Worker {
         };
         active.send(Token { id: sampled.id, text, logprob: sampled.logprob, sampled_at: now });
         if stopped {
-            active.end_text();
             self.finish(id, FinishReason::Stop);
         } else if active.is_full() || active.tokens.len() >= self.max_context {
             self.finish(id, FinishReason::Length);

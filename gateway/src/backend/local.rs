@@ -60,6 +60,7 @@ impl LocalBackend {
             weight_bytes = info.weight_bytes,
             device = info.device,
             max_context = info.max_context,
+            kv_bytes = info.kv_bytes,
             kv_tokens = stats.kv_blocks_total * config.engine.block_size,
             "ready in {:.1} s",
             began.elapsed().as_secs_f64()

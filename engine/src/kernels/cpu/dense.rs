@@ -31,18 +31,6 @@ impl Dense {
         (tensor.bytes().len() == outputs * inputs * bytes).then_some(Self { tensor, outputs, inputs })
     }
 
-    /// Rows of the matrix: the width of the result.
-    pub fn outputs(&self) -> usize {
-        self.outputs
-    }
-
-    /// One row of the matrix, widened.
-    pub fn row(&self, index: usize, out: &mut [f32]) {
-        let width = dtype_bytes(self.tensor.dtype).unwrap_or(0);
-        let bytes = &self.tensor.bytes()[index * self.inputs * width..][..self.inputs * width];
-        widen(bytes, self.tensor.dtype, out);
-    }
-
     /// `out = x · wᵀ` for the rows of `x`.
     pub fn forward(&self, x: &[f32], out: &mut [f32]) {
         self.forward_with(Simd::best(), x, out);

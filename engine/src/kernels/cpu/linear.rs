@@ -58,11 +58,6 @@ impl Linear {
         Ok(linear)
     }
 
-    /// Width of a result row.
-    pub fn outputs(&self) -> usize {
-        self.outputs
-    }
-
     /// `out = x · wᵀ`; `out` is made as long as needed.
     pub fn forward(&self, x: &[f32], out: &mut Vec<f32>) -> Result<(), EngineError> {
         let rows = x.len() / self.inputs;
