@@ -6,9 +6,11 @@ mod kv_cache;
 mod lanes;
 mod linear;
 mod row_ops;
+mod threads;
 
 pub use attention::{Attention, Row};
 pub use dense::Dense;
 pub use kv_cache::{KvCache, KvDtype, KvShape};
 pub use linear::{Embedding, Linear};
 pub use row_ops::{Rope, add_assign, rms_norm, silu_gate};
+pub use threads::Threads;
