@@ -2,9 +2,11 @@
 
 mod attention;
 mod dense;
+mod disjoint;
 mod kv_cache;
 mod lanes;
 mod linear;
+mod quantized;
 mod row_ops;
 mod threads;
 
