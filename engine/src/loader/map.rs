@@ -1,6 +1,6 @@
 //! Files mapped into memory: the loader's only unsafe code.
 
-use std::{fs::File, path::Path, sync::Arc};
+use std::{fs::File, ops::Range, path::Path, sync::Arc};
 
 use memmap2::Mmap;
 
@@ -22,3 +22,18 @@ pub(super) fn map(path: &Path) -> Result<Arc<Mmap>, LoadError> {
     let map = unsafe { Mmap::map(&file) }.map_err(io)?;
     Ok(Arc::new(map))
 }
+
+/// Gives back the memory of a range's pages; the file's content is there again when next read.
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "the advice may change the content of other kinds of maps")]
+pub(super) fn release(map: &Mmap, range: Range<usize>) {
+    // SAFETY: of a file's map that nobody writes, what is given back is what the file has.
+    let advised = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+    if let Err(error) = advised {
+        tracing::debug!(%error, "the pages of weights already placed stay in memory");
+    }
+}
+
+/// Gives back nothing where there is no such call.
+#[cfg(not(unix))]
+pub(super) fn release(_: &Mmap, _: Range<usize>) {}

@@ -129,6 +129,11 @@ impl Tensor {
         Self { shape: vec![1, self.shape.iter().product()], ..self.clone() }
     }
 
+    /// Lets go of the memory that its pages take; they are read again if needed again.
+    pub(crate) fn release(&self) {
+        super::map::release(&self.file, self.range.clone());
+    }
+
     /// The raw bytes, little-endian; not necessarily aligned.
     pub fn bytes(&self) -> &[u8] {
         &self.file[self.range.clone()]

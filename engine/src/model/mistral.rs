@@ -2,13 +2,13 @@
 //!
 //! Jiang et al., "Mistral 7B", arXiv 2310.06825; the layout of `transformers`' `MistralForCausalLM`.
 
-use rayon::prelude::*;
+use std::sync::Arc;
 
 use super::{Model, StepBatch};
 use crate::{
     error::EngineError,
     kernels::cpu::{
-        Attention, Embedding, KvCache, KvDtype, KvShape, Linear, Rope, Row, add_assign, rms_norm, silu_gate,
+        Attention, Embedding, KvCache, KvDtype, KvShape, Linear, Products, Rope, Row, Threads, add_assign, rms_norm,
     },
     loader::{Dtype, LayerWeight, ModelConfig, Quantization, Tensor, WeightName, Weights},
 };
@@ -23,6 +23,8 @@ pub struct Mistral {
     output: Linear,
     rope: Rope,
     cache: KvCache,
+    threads: Arc<Threads>,
+    products: Products,
     buffers: Buffers,
 }
 
@@ -48,6 +50,7 @@ struct Buffers {
     key: Vec<f32>,
     value: Vec<f32>,
     attended: Vec<f32>,
+    gated: Vec<f32>,
     up: Vec<f32>,
     projected: Vec<f32>,
 }
@@ -61,11 +64,17 @@ pub struct Placed {
     output_norm: Vec<f32>,
     output: Linear,
     kv_dtype: KvDtype,
+    threads: Arc<Threads>,
 }
 
 impl Placed {
-    /// Places the weights, quantising the linear layers if asked to.
-    pub fn new(config: &ModelConfig, weights: &Weights, quantize: Option<Quantization>) -> Result<Self, EngineError> {
+    /// Places the weights, quantising the linear layers if asked to; `threads` compute.
+    pub fn new(
+        config: &ModelConfig,
+        weights: &Weights,
+        quantize: Option<Quantization>,
+        threads: Arc<Threads>,
+    ) -> Result<Self, EngineError> {
         let embedding = tensor(weights, WeightName::Embedding)?;
         let output = if config.tied_embeddings { embedding } else { tensor(weights, WeightName::Output)? };
         // A single-precision model is served in single precision throughout.
@@ -74,12 +83,12 @@ impl Placed {
             config: config.clone(),
             embedding: Embedding::new(embedding)?,
             layers: (0..config.layers)
-                .into_par_iter()
-                .map(|index| Layer::new(index, weights, quantize))
+                .map(|index| Layer::new(index, weights, quantize, &threads))
                 .collect::<Result<_, _>>()?,
             output_norm: vector(tensor(weights, WeightName::OutputNorm)?)?,
-            output: Linear::new(output, quantize)?,
+            output: Linear::new(output, quantize, &threads)?,
             kv_dtype,
+            threads,
         })
     }
 
@@ -109,15 +118,22 @@ impl Placed {
             layers: self.layers,
             output_norm: self.output_norm,
             output: self.output,
+            threads: self.threads,
+            products: Products::default(),
             buffers: Buffers::default(),
         }
     }
 }
 
 impl Layer {
-    fn new(index: usize, weights: &Weights, quantize: Option<Quantization>) -> Result<Self, EngineError> {
+    fn new(
+        index: usize,
+        weights: &Weights,
+        quantize: Option<Quantization>,
+        threads: &Threads,
+    ) -> Result<Self, EngineError> {
         let get = |weight| tensor(weights, WeightName::Layer(index, weight));
-        let linear = |weight| Linear::new(get(weight)?, quantize);
+        let linear = |weight| Linear::new(get(weight)?, quantize, threads);
         Ok(Self {
             attention_norm: vector(get(LayerWeight::AttentionNorm)?)?,
             query: linear(LayerWeight::Query)?,
@@ -163,7 +179,7 @@ impl Model for Mistral {
         }
         normed.resize(projected.len(), 0.0);
         rms_norm(projected, &self.output_norm, self.config.rms_norm_eps, normed);
-        self.output.forward(normed, logits)
+        self.products.forward(&self.threads, normed, [(&self.output, logits)])
     }
 }
 
@@ -172,16 +188,17 @@ impl Mistral {
         let (config, layer, buffers) = (&self.config, &self.layers[index], &mut self.buffers);
         buffers.normed.resize(buffers.hidden.len(), 0.0);
         rms_norm(&buffers.hidden, &layer.attention_norm, config.rms_norm_eps, &mut buffers.normed);
-        layer.query.forward(&buffers.normed, &mut buffers.query)?;
-        layer.key.forward(&buffers.normed, &mut buffers.key)?;
-        layer.value.forward(&buffers.normed, &mut buffers.value)?;
+        let Buffers { normed, query, key, value, .. } = buffers;
+        let heads = [(&layer.query, query), (&layer.key, key), (&layer.value, value)];
+        self.products.forward(&self.threads, normed, heads)?;
         self.rope.apply(&mut buffers.query, config.heads);
         self.rope.apply(&mut buffers.key, config.kv_heads);
         self.cache.write(index, &batch.slots, &buffers.key, &buffers.value);
         buffers.attended.resize(buffers.query.len(), 0.0);
         let attention = Attention { heads: config.heads, window: config.sliding_window };
         attention.forward(&self.cache, index, rows, &buffers.query, &mut buffers.attended);
-        layer.attention_output.forward(&buffers.attended, &mut buffers.projected)?;
+        let output = [(&layer.attention_output, &mut buffers.projected)];
+        self.products.forward(&self.threads, &buffers.attended, output)?;
         add_assign(&mut buffers.hidden, &buffers.projected);
         Ok(())
     }
@@ -189,11 +206,9 @@ impl Mistral {
     fn feed_forward(&mut self, index: usize) -> Result<(), EngineError> {
         let (layer, buffers) = (&self.layers[index], &mut self.buffers);
         rms_norm(&buffers.hidden, &layer.feed_forward_norm, self.config.rms_norm_eps, &mut buffers.normed);
-        // The gate takes the place of the attention's output, which is no longer needed.
-        layer.gate.forward(&buffers.normed, &mut buffers.attended)?;
-        layer.up.forward(&buffers.normed, &mut buffers.up)?;
-        silu_gate(&mut buffers.attended, &buffers.up);
-        layer.down.forward(&buffers.attended, &mut buffers.projected)?;
+        let Buffers { normed, gated, up, projected, .. } = buffers;
+        self.products.gated(&self.threads, normed, (&layer.gate, &layer.up), (gated, up))?;
+        self.products.forward(&self.threads, gated, [(&layer.down, projected)])?;
         add_assign(&mut buffers.hidden, &buffers.projected);
         Ok(())
     }

@@ -11,6 +11,7 @@ use crate::{
     config::EngineConfig,
     error::EngineError,
     handle::{Command, ModelInfo, Shared, StepObserver},
+    kernels::cpu::Threads,
     kv::BlockPool,
     loader::LoadedModel,
     memory,
@@ -39,7 +40,11 @@ pub(crate) fn start(
     surroundings: Surroundings,
 ) -> Result<Started, EngineError> {
     let pool = compute_threads(config)?;
-    let placed = pool.install(|| Placed::new(&loaded.config, &loaded.weights, loaded.options.quantize))?;
+    let threads = Arc::new(match config.threads {
+        Some(count) => Threads::new(count.get()),
+        None => Threads::of_this_machine(),
+    }?);
+    let placed = Placed::new(&loaded.config, &loaded.weights, loaded.options.quantize, threads)?;
     let block_bytes = placed.kv_shape(config.block_size).block_bytes();
     let wanted_context = config.max_context.unwrap_or(usize::MAX).min(loaded.config.max_context);
     let blocks = kv_blocks(config, block_bytes, wanted_context)?;

@@ -1,9 +1,10 @@
 //! Models of `goldens/`, made by `make_goldens.py`: same greedy tokens and logprobs as `transformers`.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use engine::{
+    kernels::cpu::Threads,
     loader::open_weights,
     model::{Logits, Model, StepBatch, mistral::Placed},
 };
@@ -43,7 +44,10 @@ impl Bench {
     /// Room for `sequences` sequences of 128 positions, their blocks interleaved and out of order.
     pub(crate) fn open(path: &std::path::Path, sequences: usize) -> Self {
         let (config, weights) = open_weights(path).unwrap();
-        Self::of(Placed::new(&config, &weights, None).unwrap(), sequences)
+        Self::of(
+            Placed::new(&config, &weights, None, Arc::new(Threads::of_this_machine().unwrap())).unwrap(),
+            sequences,
+        )
     }
 
     /// The same with a model that is placed already.

@@ -1,8 +1,9 @@
-//! The CPU side: rayon over rows or columns, SIMD chosen at run time.
+//! The CPU side: threads over rows or columns, SIMD chosen at run time.
 
 mod attention;
 mod dense;
 mod disjoint;
+mod embedding;
 mod kv_cache;
 mod lanes;
 mod linear;
@@ -11,8 +12,8 @@ mod row_ops;
 mod threads;
 
 pub use attention::{Attention, Row};
-pub use dense::Dense;
+pub use embedding::Embedding;
 pub use kv_cache::{KvCache, KvDtype, KvShape};
-pub use linear::{Embedding, Linear};
+pub use linear::{Linear, Products};
 pub use row_ops::{Rope, add_assign, rms_norm, silu_gate};
 pub use threads::Threads;

@@ -1,11 +1,6 @@
 //! The small operations on rows of activations: norm, rotary embedding, gate, residual.
 
-use rayon::prelude::*;
-
 use crate::loader::{ModelConfig, RopeLayout};
-
-/// Numbers below which a row operation is not worth waking other threads for.
-const SERIAL_WORK: usize = 1 << 16;
 
 /// `out = x / sqrt(mean(x²) + epsilon) · weight`, per row of `weight.len()`.
 pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
@@ -27,16 +22,9 @@ pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
 
 /// `gate = silu(gate) · up`.
 pub fn silu_gate(gate: &mut [f32], up: &[f32]) {
-    let each = |gate: &mut [f32], up: &[f32]| {
-        for (gate, up) in gate.iter_mut().zip(up) {
-            *gate = *gate / (1.0 + (-*gate).exp()) * up;
-        }
-    };
-    if gate.len() < SERIAL_WORK {
-        return each(gate, up);
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + (-*gate).exp()) * up;
     }
-    let chunk = gate.len().div_ceil(rayon::current_num_threads() * 4);
-    gate.par_chunks_mut(chunk).zip(up.par_chunks(chunk)).for_each(|(gate, up)| each(gate, up));
 }
 
 /// `x += y`.

@@ -139,11 +139,6 @@ impl QuantizedRows {
         }
     }
 
-    /// How many rows.
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
-
     /// Numbers per row.
     pub(super) fn inputs(&self) -> usize {
         self.inputs
