@@ -84,6 +84,8 @@ pub struct StepReport {
     pub started: Instant,
     /// From there to the last event sent.
     pub duration: Duration,
+    /// Of that, the model's forward.
+    pub forward: Duration,
     /// Sequences in the step.
     pub sequences: usize,
     /// Prompt tokens computed.

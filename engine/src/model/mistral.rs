@@ -184,6 +184,11 @@ impl Model for Mistral {
 }
 
 impl Mistral {
+    /// Its KV cache, for those who fill it themselves.
+    pub fn cache_mut(&mut self) -> &mut KvCache {
+        &mut self.cache
+    }
+
     fn attention(&mut self, index: usize, batch: &StepBatch, rows: &[Row<'_>]) -> Result<(), EngineError> {
         let (config, layer, buffers) = (&self.config, &self.layers[index], &mut self.buffers);
         buffers.normed.resize(buffers.hidden.len(), 0.0);

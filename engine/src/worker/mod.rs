@@ -142,11 +142,14 @@ impl Worker {
         }
         self.fill_batch(&plan, started);
         let prefill = self.prefill_tokens(&plan);
-        match self.model.forward(&self.batch, &mut self.logits) {
+        let computing = Instant::now();
+        let computed = self.model.forward(&self.batch, &mut self.logits);
+        let forward = computing.elapsed();
+        match computed {
             Ok(()) => self.advance(&plan, prefill, started),
             Err(error) => self.fail(&plan, &error),
         }
-        self.report(prefill, started);
+        self.report(prefill, started, forward);
         false
     }
 
@@ -248,12 +251,13 @@ impl Worker {
         self.active.remove(&id)
     }
 
-    fn report(&mut self, prefill_tokens: usize, started: Instant) {
+    fn report(&mut self, prefill_tokens: usize, started: Instant, forward: Duration) {
         self.steps += 1;
         let pool = self.scheduler.pool();
         (self.observer)(&StepReport {
             started,
             duration: started.elapsed(),
+            forward,
             sequences: self.batch.sequences.len(),
             prefill_tokens,
             decode_tokens: self.batch.tokens.len() - prefill_tokens,

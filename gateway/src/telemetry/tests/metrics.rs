@@ -46,6 +46,7 @@ fn a_scrape_shows_requests_steps_and_the_engine() {
     telemetry.step_observer()(&StepReport {
         started: Instant::now(),
         duration: Duration::from_millis(2),
+        forward: Duration::from_millis(1),
         sequences: 3,
         prefill_tokens: 40,
         decode_tokens: 2,

@@ -1,0 +1,104 @@
+//! The options.
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use clap::{Parser, ValueEnum};
+use engine::{Quantization, kernels::cpu::KvDtype};
+
+/// The largest batch: a step of the engine has room for that many decodes beside prompts.
+const MAX_BATCH: i64 = 256;
+
+/// Measures the engine's model: tokens per second, the share of the machine's memory bandwidth and 8-bit peak
+/// that it makes use of, and its ratio to a peer that is measured in turns with it.
+///
+/// Both limits are measured on the same threads, right before every row, since what a shared machine gives
+/// changes; a row's shares are against those measured beside it. Bytes are those that a step cannot do
+/// without: weights as stored, embedding rows, keys and values read and written. Operations are two per weight
+/// and row of the linear layers; attention is not counted.
+#[derive(Debug, Parser)]
+#[command(name = "engine-bench", version)]
+pub(crate) struct Args {
+    /// A GGUF file or a Hugging Face folder.
+    #[arg(long)]
+    pub(crate) model: PathBuf,
+    /// Prompt lengths: one prefill row each, and the context of the decode rows.
+    #[arg(long, value_delimiter = ',', default_value = "128,512", value_parser = positive())]
+    pub(crate) prompt: Vec<u32>,
+    /// Sequences that decode together: a row for each with every prompt length.
+    #[arg(long, value_delimiter = ',', default_value = "1,8,25,50", value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH))]
+    pub(crate) batch: Vec<u32>,
+    /// Measured steps per decode row and round; prompts are computed up to three times.
+    #[arg(long, default_value = "12", value_parser = positive())]
+    pub(crate) steps: u32,
+    /// Rounds, ours and the peer's in turns, when there is a peer.
+    #[arg(long, default_value = "3", value_parser = positive())]
+    pub(crate) rounds: u32,
+    /// Threads that compute; the cores there are by default.
+    #[arg(long)]
+    threads: Option<NonZeroUsize>,
+    /// Quantise linear layers while loading.
+    #[arg(long, value_enum)]
+    quantize: Option<QuantizeName>,
+    /// How keys and values are stored; as the model's kind of weights suggests by default.
+    #[arg(long, value_enum, conflicts_with = "engine")]
+    kv_type: Option<KvName>,
+    /// Run the decode rows of the first prompt length through the whole engine, too, and show what a step costs
+    /// besides the model.
+    #[arg(long)]
+    pub(crate) engine: bool,
+    /// A shell command that measures another engine (`engine/peer/llamacpp.sh`), run after each of our rounds.
+    ///
+    /// It finds MODEL, THREADS, STEPS and the lists PROMPTS and BATCHES in its environment and prints lines like
+    /// `pp512: 157.3 t/s` and `tg B=8 at 128: step 98.1 ms (81.55 tok/s)`, the best of its steps each. Without
+    /// `at`, a line counts for every context. The ratio is the median over rounds of our best step by the peer's.
+    #[arg(long, value_name = "CMD")]
+    pub(crate) peer: Option<String>,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn positive() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..)
+}
+
+impl Args {
+    /// Threads that compute.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+    }
+
+    /// What to quantise to while loading.
+    pub(crate) fn quantize(&self) -> Option<Quantization> {
+        self.quantize.map(|name| match name {
+            QuantizeName::Q8_0 => Quantization::Q8_0,
+            QuantizeName::Q4K => Quantization::Q4K,
+        })
+    }
+
+    /// How to store keys and values, if asked for.
+    pub(crate) fn kv_dtype(&self) -> Option<KvDtype> {
+        self.kv_type.map(|name| match name {
+            KvName::F16 => KvDtype::F16,
+            KvName::F32 => KvDtype::F32,
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum QuantizeName {
+    /// 8 bits per weight.
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 4.5 bits per weight.
+    #[value(name = "q4_k")]
+    Q4K,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum KvName {
+    /// Half precision.
+    F16,
+    /// Single precision.
+    F32,
+}

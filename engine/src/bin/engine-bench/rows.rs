@@ -1,0 +1,193 @@
+//! What is measured, and what one pass of it has to move and to multiply.
+
+use std::ops::Range;
+
+use candle_core::quantized::GgmlDType;
+use engine::{
+    EngineConfig, ModelConfig, Quantization,
+    loader::{Dtype, LayerWeight, Tensor, WeightName, Weights},
+};
+use serde::Serialize;
+
+/// Whether prompts are computed or tokens generated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// A pass is one prompt.
+    Prefill,
+    /// A pass is one step: one token for each sequence.
+    Decode,
+}
+
+/// One line of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Row {
+    pub(crate) mode: Mode,
+    /// Sequences computed together.
+    pub(crate) batch: usize,
+    /// Tokens of the prompt, or of the context that decoding goes on from.
+    pub(crate) prompt: usize,
+}
+
+/// All rows: every prompt, then every batch at every context.
+pub(crate) fn all(prompts: &[u32], batches: &[u32]) -> Vec<Row> {
+    let row = |mode, batch: u32, prompt: u32| Row { mode, batch: batch as usize, prompt: prompt as usize };
+    let prefill = prompts.iter().map(|&prompt| row(Mode::Prefill, 1, prompt));
+    let decode = batches.iter().flat_map(|&batch| prompts.iter().map(move |&prompt| row(Mode::Decode, batch, prompt)));
+    prefill.chain(decode).collect()
+}
+
+impl Row {
+    /// Tokens of a pass.
+    pub(crate) fn tokens(self) -> usize {
+        match self.mode {
+            Mode::Prefill => self.prompt,
+            Mode::Decode => self.batch,
+        }
+    }
+
+    /// The positions that each sequence computes, step by step, as the scheduler plans them.
+    pub(crate) fn steps(self) -> Vec<Range<usize>> {
+        let most = EngineConfig::default().max_step_tokens;
+        match self.mode {
+            Mode::Prefill => (0..self.prompt).step_by(most).map(|at| at..(at + most).min(self.prompt)).collect(),
+            Mode::Decode => vec![self.prompt..self.prompt + 1],
+        }
+    }
+}
+
+/// What a pass has to do, whoever computes it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Work {
+    /// Bytes read and written: weights as stored, embedding rows, keys and values.
+    pub(crate) bytes: u64,
+    /// Two per weight and row of the linear layers.
+    pub(crate) operations: u64,
+}
+
+/// The sizes of a model that decide about its work.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    layers: Stored,
+    output: Stored,
+    embedding_row_bytes: u64,
+    /// Keys and values of one position, all layers together.
+    kv_position_bytes: u64,
+    window: usize,
+}
+
+/// Weights and the bytes they lie in.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stored {
+    bytes: u64,
+    /// Numbers in matrices.
+    weights: u64,
+}
+
+impl Sizes {
+    pub(crate) fn new(
+        config: &ModelConfig,
+        weights: &Weights,
+        quantize: Option<Quantization>,
+        kv_position_bytes: usize,
+    ) -> Self {
+        let stored = |name| weights.get(name).map_or_else(Stored::default, |tensor| Stored::new(tensor, quantize));
+        let layers = (0..config.layers)
+            .flat_map(|layer| LayerWeight::ALL.map(|weight| stored(WeightName::Layer(layer, weight))))
+            .fold(Stored::default(), |sum, one| Stored {
+                bytes: sum.bytes + one.bytes,
+                weights: sum.weights + one.weights,
+            });
+        let output = if config.tied_embeddings { WeightName::Embedding } else { WeightName::Output };
+        let embedding = weights.get(WeightName::Embedding).map_or(0, |tensor| tensor.bytes().len());
+        Self {
+            layers,
+            output: stored(output),
+            embedding_row_bytes: (embedding / config.vocab_size) as u64,
+            kv_position_bytes: kv_position_bytes as u64,
+            window: config.sliding_window.unwrap_or(usize::MAX),
+        }
+    }
+
+    /// The work of one pass of `row`.
+    pub(crate) fn work(&self, row: Row) -> Work {
+        let mut work = Work::default();
+        let steps = row.steps();
+        for (index, positions) in steps.iter().enumerate() {
+            let computed = (row.batch * positions.len()) as u64;
+            let seen = positions.end - (positions.start + 1).saturating_sub(self.window);
+            let positions_moved = computed + (row.batch * seen) as u64;
+            work.bytes += self.layers.bytes;
+            work.bytes += computed * self.embedding_row_bytes + positions_moved * self.kv_position_bytes;
+            work.operations += 2 * computed * self.layers.weights;
+            // Logits are wanted of a sequence's last position only.
+            if index + 1 == steps.len() {
+                work.bytes += self.output.bytes;
+                work.operations += 2 * row.batch as u64 * self.output.weights;
+            }
+        }
+        work
+    }
+}
+
+impl Stored {
+    fn new(tensor: &Tensor, quantize: Option<Quantization>) -> Self {
+        let numbers: usize = tensor.shape.iter().product();
+        let &[_, width] = tensor.shape.as_slice() else {
+            return Self { bytes: tensor.bytes().len() as u64, weights: 0 };
+        };
+        let bytes = match (tensor.dtype, quantize) {
+            (Dtype::Quantized(_), _) | (_, None) => tensor.bytes().len(),
+            (_, Some(target)) => match block_format(target, width) {
+                Some(format) => numbers / format.block_size() * format.type_size(),
+                None => tensor.bytes().len(),
+            },
+        };
+        Self { bytes: bytes as u64, weights: numbers as u64 }
+    }
+}
+
+/// The format that the engine quantises rows of that width to.
+fn block_format(target: Quantization, width: usize) -> Option<GgmlDType> {
+    let preferred = match target {
+        Quantization::Q8_0 => GgmlDType::Q8_0,
+        Quantization::Q4K => GgmlDType::Q4K,
+    };
+    [preferred, GgmlDType::Q8_0].into_iter().find(|format| width.is_multiple_of(format.block_size()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: Sizes = Sizes {
+        layers: Stored { bytes: 1000, weights: 2000 },
+        output: Stored { bytes: 100, weights: 200 },
+        embedding_row_bytes: 10,
+        kv_position_bytes: 1,
+        window: usize::MAX,
+    };
+
+    #[test]
+    fn a_decode_step_reads_weights_once_and_every_context() {
+        let work = SIZES.work(Row { mode: Mode::Decode, batch: 3, prompt: 7 });
+        // Seven positions and its own are read, and its own is written, for each.
+        assert_eq!(work.bytes, 1000 + 100 + 3 * 10 + 3 * (8 + 1));
+        assert_eq!(work.operations, 2 * 3 * (2000 + 200));
+    }
+
+    #[test]
+    fn a_window_bounds_what_is_read() {
+        let sizes = Sizes { window: 4, ..SIZES };
+        assert_eq!(sizes.work(Row { mode: Mode::Decode, batch: 1, prompt: 7 }).bytes, 1000 + 100 + 10 + 4 + 1);
+    }
+
+    #[test]
+    fn a_long_prompt_reads_the_layers_once_per_step_and_the_output_once() {
+        let row = Row { mode: Mode::Prefill, batch: 1, prompt: 600 };
+        assert_eq!(row.steps(), [0..512, 512..600]);
+        let work = SIZES.work(row);
+        assert_eq!(work.bytes, 2 * 1000 + 100 + 600 * 10 + (512 + 512) + (600 + 88));
+        assert_eq!(work.operations, 2 * (600 * 2000 + 200));
+    }
+}

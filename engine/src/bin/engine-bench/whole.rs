@@ -1,0 +1,113 @@
+//! The decode rows once more, through the whole engine: planning, sampling, detokenising and sending included.
+
+use std::{
+    sync::mpsc::{Receiver, channel},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use engine::{
+    Engine, EngineConfig, Event, Generation, GenerationRequest, Sampling, StepReport, load, loader::LoadOptions,
+};
+use tokio::{runtime, task::JoinSet};
+
+use crate::{
+    args::Args,
+    measure::median,
+    rows::{Mode, Row},
+};
+
+/// One decode row through the whole engine.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub(crate) row: Row,
+    pub(crate) tokens_per_s: f64,
+    /// The share of a step's time that is not the model's forward.
+    pub(crate) overhead: f64,
+}
+
+/// Measures every batch at the first prompt length.
+pub(crate) fn measure(args: &Args) -> anyhow::Result<Vec<Whole>> {
+    eprintln!("starting the engine");
+    let options = LoadOptions { quantize: args.quantize(), ..LoadOptions::default() };
+    let largest = args.batch.iter().max().map_or(1, |&batch| batch as usize);
+    let config = EngineConfig {
+        max_batch: largest,
+        max_queue: largest,
+        threads: args.threads().try_into().ok(),
+        ..EngineConfig::default()
+    };
+    let (observer, reports) = channel();
+    let observer = Box::new(move |report: &StepReport| {
+        let _ = observer.send(report.clone());
+    });
+    let engine = Engine::start(load(&args.model, options)?, config, observer)?;
+    let runtime = runtime::Builder::new_current_thread().build()?;
+    let mut all = Vec::new();
+    for &batch in &args.batch {
+        let row = Row { mode: Mode::Decode, batch: batch as usize, prompt: args.prompt[0] as usize };
+        eprintln!("the whole engine: batch {}, prompt {}", row.batch, row.prompt);
+        runtime.block_on(generate(&engine, row, args.steps as usize))?;
+        all.push(figures(row, &reports)?);
+    }
+    engine.shutdown();
+    Ok(all)
+}
+
+/// Runs the row's sequences together, long enough for `steps` steps in which all of them decode.
+async fn generate(engine: &Engine, row: Row, steps: usize) -> anyhow::Result<()> {
+    // The first to decode wait for the last one's prompt to be computed beside them.
+    let room = EngineConfig::default().max_step_tokens - row.batch;
+    let max_tokens = steps + 2 + (row.batch * row.prompt).div_ceil(room);
+    let vocabulary = engine.model().config.vocab_size;
+    let mut readers = JoinSet::new();
+    for sequence in 0..row.batch {
+        let token = |index: usize| ((sequence * row.prompt + index).wrapping_mul(2_654_435_761) % vocabulary) as u32;
+        readers.spawn(read(engine.submit(GenerationRequest {
+            prompt: (0..row.prompt).map(token).collect(),
+            max_tokens: max_tokens as u32,
+            sampling: Sampling { seed: sequence as u64, ..Sampling::default() },
+            stop: Vec::new(),
+            ignore_eos: true,
+            logprobs: None,
+            deadline: None,
+        })?));
+    }
+    while let Some(read) = readers.join_next().await {
+        read.context("a reader failed")??;
+    }
+    Ok(())
+}
+
+/// Takes the events as a client would.
+async fn read(mut generation: Generation) -> anyhow::Result<()> {
+    while let Some(event) = generation.next().await {
+        match event {
+            Event::Token(_) => {}
+            Event::Finished(_) => return Ok(()),
+            Event::Failed(failure) => bail!("a generation failed: {failure}"),
+        }
+    }
+    bail!("the engine stopped")
+}
+
+/// From the steps in which all sequences decoded and nothing else was computed.
+fn figures(row: Row, reports: &Receiver<StepReport>) -> anyhow::Result<Whole> {
+    let steps: Vec<StepReport> =
+        reports.try_iter().filter(|step| step.prefill_tokens == 0 && step.decode_tokens == row.batch).collect();
+    ensure!(
+        steps.len() >= 2,
+        "{} sequences of {} tokens never decoded together: the KV cache or the model's context is too small",
+        row.batch,
+        row.prompt
+    );
+    // From one step's beginning to the next one's: what lies between steps is part of the overhead.
+    let times: Vec<Duration> = steps.windows(2).map(|pair| pair[1].started - pair[0].started).collect();
+    let forward: Duration = steps[..times.len()].iter().map(|step| step.forward).sum();
+    let total: Duration = times.iter().sum();
+    Ok(Whole {
+        row,
+        tokens_per_s: row.batch as f64 / median(times.iter().map(Duration::as_secs_f64)),
+        overhead: 1.0 - forward.as_secs_f64() / total.as_secs_f64(),
+    })
+}
