@@ -38,16 +38,14 @@ pub(super) struct Column {
     pub(super) blocks: usize,
 }
 
-/// Fetches what comes later from where `weights` are; one row alone leaves it to the CPU, which does better.
+/// Fetches what comes later from where `weights` are: a core's own prefetchers keep too little in flight.
 ///
 /// # Safety
 /// The CPU has `L`'s instruction set.
 #[inline(always)]
-pub(super) unsafe fn fetch_ahead<L: ByteLanes, const M: usize>(weights: *const u8) {
-    if M > 1 {
-        // SAFETY: a prefetch takes any address.
-        unsafe { L::prefetch(weights.wrapping_add(AHEAD)) };
-    }
+pub(super) unsafe fn fetch_ahead<L: ByteLanes>(weights: *const u8) {
+    // SAFETY: a prefetch takes any address.
+    unsafe { L::prefetch(weights.wrapping_add(AHEAD)) };
 }
 
 /// The little-endian words of `bytes`.

@@ -123,7 +123,7 @@ impl<Q: Quants> Format for Q {
                 for part in 0..PARTS {
                     let mut dots = [L::splat(0); M];
                     for pair in 0..4 {
-                        fetch_ahead::<L, M>(tile.add((part * 4 + pair) * 4 * TILE));
+                        fetch_ahead::<L>(tile.add((part * 4 + pair) * 4 * TILE));
                         let (low, high) = Q::pair::<L>(tile, part, pair, first);
                         let quants = quants.add((part * 8 + pair * 2) * M);
                         for m in 0..M {

@@ -65,9 +65,9 @@ impl Format for Q6K {
                     for m in 0..M {
                         dots[m] = L::splat(group.corrections.add((block * PARTS + part) * M + m).read());
                     }
-                    fetch_ahead::<L, M>(tile.add(NIBBLES + part * 4 * TILE));
+                    fetch_ahead::<L>(tile.add(NIBBLES + part * 4 * TILE));
                     for pair in 0..2 {
-                        fetch_ahead::<L, M>(tile.add((part * 2 + pair) * 4 * TILE));
+                        fetch_ahead::<L>(tile.add((part * 2 + pair) * 4 * TILE));
                         let (low, high) = quants_of::<L>(tile, part, pair, first);
                         let quants = quants.add((part * 4 + pair * 2) * M);
                         for m in 0..M {

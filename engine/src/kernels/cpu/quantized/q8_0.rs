@@ -42,7 +42,7 @@ impl Format for Q8_0 {
                 }
                 for four in 0..8 {
                     let weights = tile.add(four * 4 * TILE);
-                    fetch_ahead::<L, M>(weights);
+                    fetch_ahead::<L>(weights);
                     let weights = L::load(weights.add(4 * first));
                     for m in 0..M {
                         dots[m] = L::dot_signed(dots[m], weights, quants.add(four * M + m).read());
