@@ -2,13 +2,15 @@
 //!
 //! Jiang et al., "Mistral 7B", arXiv 2310.06825; the layout of `transformers`' `MistralForCausalLM`.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
-use super::{Model, StepBatch};
+use super::{BatchSequence, Model, StepBatch};
 use crate::{
     error::EngineError,
     kernels::cpu::{
-        Attention, Embedding, KvCache, KvDtype, KvShape, Linear, Rope, Row, add_assign, rms_norm, silu_gate,
+        Attention, Chunk, Embedding, KvCache, KvDtype, KvShape, Linear, RmsNorm, Rope, Threads, add_assign, silu_gate,
     },
     loader::{Dtype, LayerWeight, ModelConfig, Quantization, Tensor, WeightName, Weights},
 };
@@ -19,21 +21,22 @@ pub struct Mistral {
     config: ModelConfig,
     embedding: Embedding,
     layers: Vec<Layer>,
-    output_norm: Vec<f32>,
+    output_norm: RmsNorm,
     output: Linear,
     rope: Rope,
     cache: KvCache,
+    threads: Arc<Threads>,
     buffers: Buffers,
 }
 
 #[derive(Debug)]
 struct Layer {
-    attention_norm: Vec<f32>,
+    attention_norm: RmsNorm,
     query: Linear,
     key: Linear,
     value: Linear,
     attention_output: Linear,
-    feed_forward_norm: Vec<f32>,
+    feed_forward_norm: RmsNorm,
     gate: Linear,
     up: Linear,
     down: Linear,
@@ -58,9 +61,10 @@ pub struct Placed {
     config: ModelConfig,
     embedding: Embedding,
     layers: Vec<Layer>,
-    output_norm: Vec<f32>,
+    output_norm: RmsNorm,
     output: Linear,
     kv_dtype: KvDtype,
+    threads: Arc<Threads>,
 }
 
 impl Placed {
@@ -70,16 +74,19 @@ impl Placed {
         let output = if config.tied_embeddings { embedding } else { tensor(weights, WeightName::Output)? };
         // A single-precision model is served in single precision throughout.
         let kv_dtype = if embedding.dtype == Dtype::F32 { KvDtype::F32 } else { KvDtype::F16 };
+        let threads = Threads::of_this_machine()
+            .map_err(|error| EngineError::Compute(format!("no threads to compute with: {error}")))?;
         Ok(Self {
             config: config.clone(),
             embedding: Embedding::new(embedding)?,
             layers: (0..config.layers)
                 .into_par_iter()
-                .map(|index| Layer::new(index, weights, quantize))
+                .map(|index| Layer::new(index, config, weights, quantize))
                 .collect::<Result<_, _>>()?,
-            output_norm: vector(tensor(weights, WeightName::OutputNorm)?)?,
+            output_norm: norm(tensor(weights, WeightName::OutputNorm)?, config)?,
             output: Linear::new(output, quantize)?,
             kv_dtype,
+            threads: Arc::new(threads),
         })
     }
 
@@ -103,6 +110,7 @@ impl Placed {
     pub fn with_cache(self, block_size: usize, blocks: usize) -> Mistral {
         Mistral {
             cache: KvCache::new(self.kv_shape(block_size), blocks),
+            threads: self.threads,
             rope: Rope::new(&self.config),
             config: self.config,
             embedding: self.embedding,
@@ -115,16 +123,21 @@ impl Placed {
 }
 
 impl Layer {
-    fn new(index: usize, weights: &Weights, quantize: Option<Quantization>) -> Result<Self, EngineError> {
+    fn new(
+        index: usize,
+        config: &ModelConfig,
+        weights: &Weights,
+        quantize: Option<Quantization>,
+    ) -> Result<Self, EngineError> {
         let get = |weight| tensor(weights, WeightName::Layer(index, weight));
         let linear = |weight| Linear::new(get(weight)?, quantize);
         Ok(Self {
-            attention_norm: vector(get(LayerWeight::AttentionNorm)?)?,
+            attention_norm: norm(get(LayerWeight::AttentionNorm)?, config)?,
             query: linear(LayerWeight::Query)?,
             key: linear(LayerWeight::Key)?,
             value: linear(LayerWeight::Value)?,
             attention_output: linear(LayerWeight::AttentionOutput)?,
-            feed_forward_norm: vector(get(LayerWeight::FeedForwardNorm)?)?,
+            feed_forward_norm: norm(get(LayerWeight::FeedForwardNorm)?, config)?,
             gate: linear(LayerWeight::Gate)?,
             up: linear(LayerWeight::Up)?,
             down: linear(LayerWeight::Down)?,
@@ -136,10 +149,10 @@ fn tensor(weights: &Weights, name: WeightName) -> Result<&Tensor, EngineError> {
     weights.get(name).ok_or_else(|| EngineError::Compute(format!("the model has no {name:?}")))
 }
 
-fn vector(tensor: &Tensor) -> Result<Vec<f32>, EngineError> {
-    let mut out = Vec::new();
-    Embedding::new(&tensor.as_row())?.forward(&[0], &mut out)?;
-    Ok(out)
+fn norm(tensor: &Tensor, config: &ModelConfig) -> Result<RmsNorm, EngineError> {
+    let mut weight = Vec::new();
+    Embedding::new(&tensor.as_row())?.forward(&[0], &mut weight)?;
+    Ok(RmsNorm::new(weight, config.rms_norm_eps))
 }
 
 impl Model for Mistral {
@@ -150,9 +163,9 @@ impl Model for Mistral {
     fn forward(&mut self, batch: &StepBatch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         self.embedding.forward(&batch.tokens, &mut self.buffers.hidden)?;
         self.rope.prepare(&batch.positions);
-        let rows = rows(batch);
+        let chunks = chunks(batch);
         for index in 0..self.layers.len() {
-            self.attention(index, batch, &rows)?;
+            self.attention(index, batch, &chunks)?;
             self.feed_forward(index)?;
         }
         let width = self.config.hidden_size;
@@ -162,48 +175,49 @@ impl Model for Mistral {
             projected.extend_from_slice(&hidden[row * width..(row + 1) * width]);
         }
         normed.resize(projected.len(), 0.0);
-        rms_norm(projected, &self.output_norm, self.config.rms_norm_eps, normed);
+        self.output_norm.forward(&self.threads, projected, normed);
         self.output.forward(normed, logits)
     }
 }
 
 impl Mistral {
-    fn attention(&mut self, index: usize, batch: &StepBatch, rows: &[Row<'_>]) -> Result<(), EngineError> {
+    fn attention(&mut self, index: usize, batch: &StepBatch, chunks: &[Chunk<'_>]) -> Result<(), EngineError> {
         let (config, layer, buffers) = (&self.config, &self.layers[index], &mut self.buffers);
+        let threads = &*self.threads;
         buffers.normed.resize(buffers.hidden.len(), 0.0);
-        rms_norm(&buffers.hidden, &layer.attention_norm, config.rms_norm_eps, &mut buffers.normed);
+        layer.attention_norm.forward(threads, &buffers.hidden, &mut buffers.normed);
         layer.query.forward(&buffers.normed, &mut buffers.query)?;
         layer.key.forward(&buffers.normed, &mut buffers.key)?;
         layer.value.forward(&buffers.normed, &mut buffers.value)?;
-        self.rope.apply(&mut buffers.query, config.heads);
-        self.rope.apply(&mut buffers.key, config.kv_heads);
-        self.cache.write(index, &batch.slots, &buffers.key, &buffers.value);
+        self.rope.apply(threads, &mut buffers.query, config.heads);
+        self.rope.apply(threads, &mut buffers.key, config.kv_heads);
+        self.cache.write(threads, index, &batch.slots, &buffers.key, &buffers.value);
         buffers.attended.resize(buffers.query.len(), 0.0);
         let attention = Attention { heads: config.heads, window: config.sliding_window };
-        attention.forward(&self.cache, index, rows, &buffers.query, &mut buffers.attended);
+        attention.forward(threads, self.cache.layer(index), chunks, &buffers.query, &mut buffers.attended);
         layer.attention_output.forward(&buffers.attended, &mut buffers.projected)?;
-        add_assign(&mut buffers.hidden, &buffers.projected);
         Ok(())
     }
 
     fn feed_forward(&mut self, index: usize) -> Result<(), EngineError> {
         let (layer, buffers) = (&self.layers[index], &mut self.buffers);
-        rms_norm(&buffers.hidden, &layer.feed_forward_norm, self.config.rms_norm_eps, &mut buffers.normed);
+        let Buffers { hidden, projected, normed, .. } = buffers;
+        layer.feed_forward_norm.add_forward(&self.threads, hidden, projected, normed);
         // The gate takes the place of the attention's output, which is no longer needed.
         layer.gate.forward(&buffers.normed, &mut buffers.attended)?;
         layer.up.forward(&buffers.normed, &mut buffers.up)?;
         silu_gate(&mut buffers.attended, &buffers.up);
         layer.down.forward(&buffers.attended, &mut buffers.projected)?;
-        add_assign(&mut buffers.hidden, &buffers.projected);
+        add_assign(&self.threads, &mut buffers.hidden, &buffers.projected);
         Ok(())
     }
 }
 
-fn rows(batch: &StepBatch) -> Vec<Row<'_>> {
-    let mut rows = Vec::with_capacity(batch.tokens.len());
-    for sequence in &batch.sequences {
-        let blocks = &batch.block_tables[sequence.blocks.clone()];
-        rows.extend(sequence.rows.clone().map(|row| Row { blocks, position: batch.positions[row] as usize }));
-    }
-    rows
+fn chunks(batch: &StepBatch) -> Vec<Chunk<'_>> {
+    let chunk = |sequence: &BatchSequence| Chunk {
+        blocks: &batch.block_tables[sequence.blocks.clone()],
+        start: batch.positions[sequence.rows.start] as usize,
+        rows: sequence.rows.len(),
+    };
+    batch.sequences.iter().map(chunk).collect()
 }

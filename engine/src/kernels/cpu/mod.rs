@@ -1,18 +1,23 @@
-//! The CPU side: rayon over rows or columns, SIMD chosen at run time.
+//! The CPU side: SIMD chosen at run time, work shared among threads.
 
 mod attention;
+mod by_rows;
 mod dense;
+mod gate;
 mod kv_cache;
 mod lanes;
 mod linear;
-mod row_ops;
+mod norm;
+mod rope;
 mod softmax;
 mod threads;
 
-pub use attention::{Attention, Row};
+pub use attention::{Attention, Chunk};
 pub use dense::Dense;
-pub use kv_cache::{KvCache, KvDtype, KvShape};
+pub use gate::silu_gate;
+pub use kv_cache::{KvCache, KvDtype, KvShape, LayerKv};
 pub use linear::{Embedding, Linear};
-pub use row_ops::{Rope, add_assign, rms_norm, silu_gate};
+pub use norm::{RmsNorm, add_assign};
+pub use rope::Rope;
 pub use softmax::{highest, softmax_weights, sum};
 pub use threads::Threads;
