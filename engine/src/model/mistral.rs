@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use super::{Model, StepBatch};
+use super::{BatchSequence, Model, StepBatch};
 use crate::{
     error::EngineError,
     kernels::cpu::{
-        Attention, Embedding, KvCache, KvDtype, KvShape, Linear, Products, Rope, Row, Threads, add_assign, rms_norm,
+        Attention, Chunk, Embedding, KvCache, KvDtype, KvShape, Linear, Products, RmsNorm, Rope, Threads, add_assign,
     },
     loader::{Dtype, LayerWeight, ModelConfig, Quantization, Tensor, WeightName, Weights},
 };
@@ -19,7 +19,7 @@ pub struct Mistral {
     config: ModelConfig,
     embedding: Embedding,
     layers: Vec<Layer>,
-    output_norm: Vec<f32>,
+    output_norm: RmsNorm,
     output: Linear,
     rope: Rope,
     cache: KvCache,
@@ -30,12 +30,12 @@ pub struct Mistral {
 
 #[derive(Debug)]
 struct Layer {
-    attention_norm: Vec<f32>,
+    attention_norm: RmsNorm,
     query: Linear,
     key: Linear,
     value: Linear,
     attention_output: Linear,
-    feed_forward_norm: Vec<f32>,
+    feed_forward_norm: RmsNorm,
     gate: Linear,
     up: Linear,
     down: Linear,
@@ -61,7 +61,7 @@ pub struct Placed {
     config: ModelConfig,
     embedding: Embedding,
     layers: Vec<Layer>,
-    output_norm: Vec<f32>,
+    output_norm: RmsNorm,
     output: Linear,
     kv_dtype: KvDtype,
     threads: Arc<Threads>,
@@ -83,9 +83,9 @@ impl Placed {
             config: config.clone(),
             embedding: Embedding::new(embedding)?,
             layers: (0..config.layers)
-                .map(|index| Layer::new(index, weights, quantize, &threads))
+                .map(|index| Layer::new(index, config, weights, (quantize, &threads)))
                 .collect::<Result<_, _>>()?,
-            output_norm: vector(tensor(weights, WeightName::OutputNorm)?)?,
+            output_norm: norm(tensor(weights, WeightName::OutputNorm)?, config)?,
             output: Linear::new(output, quantize, &threads)?,
             kv_dtype,
             threads,
@@ -128,19 +128,19 @@ impl Placed {
 impl Layer {
     fn new(
         index: usize,
+        config: &ModelConfig,
         weights: &Weights,
-        quantize: Option<Quantization>,
-        threads: &Threads,
+        (quantize, threads): (Option<Quantization>, &Threads),
     ) -> Result<Self, EngineError> {
         let get = |weight| tensor(weights, WeightName::Layer(index, weight));
         let linear = |weight| Linear::new(get(weight)?, quantize, threads);
         Ok(Self {
-            attention_norm: vector(get(LayerWeight::AttentionNorm)?)?,
+            attention_norm: norm(get(LayerWeight::AttentionNorm)?, config)?,
             query: linear(LayerWeight::Query)?,
             key: linear(LayerWeight::Key)?,
             value: linear(LayerWeight::Value)?,
             attention_output: linear(LayerWeight::AttentionOutput)?,
-            feed_forward_norm: vector(get(LayerWeight::FeedForwardNorm)?)?,
+            feed_forward_norm: norm(get(LayerWeight::FeedForwardNorm)?, config)?,
             gate: linear(LayerWeight::Gate)?,
             up: linear(LayerWeight::Up)?,
             down: linear(LayerWeight::Down)?,
@@ -152,10 +152,10 @@ fn tensor(weights: &Weights, name: WeightName) -> Result<&Tensor, EngineError> {
     weights.get(name).ok_or_else(|| EngineError::Compute(format!("the model has no {name:?}")))
 }
 
-fn vector(tensor: &Tensor) -> Result<Vec<f32>, EngineError> {
-    let mut out = Vec::new();
-    Embedding::new(&tensor.as_row())?.forward(&[0], &mut out)?;
-    Ok(out)
+fn norm(tensor: &Tensor, config: &ModelConfig) -> Result<RmsNorm, EngineError> {
+    let mut weight = Vec::new();
+    Embedding::new(&tensor.as_row())?.forward(&[0], &mut weight)?;
+    Ok(RmsNorm::new(weight, config.rms_norm_eps))
 }
 
 impl Model for Mistral {
@@ -166,9 +166,9 @@ impl Model for Mistral {
     fn forward(&mut self, batch: &StepBatch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         self.embedding.forward(&batch.tokens, &mut self.buffers.hidden)?;
         self.rope.prepare(&batch.positions);
-        let rows = rows(batch);
+        let chunks = chunks(batch);
         for index in 0..self.layers.len() {
-            self.attention(index, batch, &rows)?;
+            self.attention(index, batch, &chunks)?;
             self.feed_forward(index)?;
         }
         let width = self.config.hidden_size;
@@ -178,7 +178,7 @@ impl Model for Mistral {
             projected.extend_from_slice(&hidden[row * width..(row + 1) * width]);
         }
         normed.resize(projected.len(), 0.0);
-        rms_norm(projected, &self.output_norm, self.config.rms_norm_eps, normed);
+        self.output_norm.forward(&self.threads, projected, normed);
         self.products.forward(&self.threads, normed, [(&self.output, logits)])
     }
 }
@@ -189,41 +189,39 @@ impl Mistral {
         &mut self.cache
     }
 
-    fn attention(&mut self, index: usize, batch: &StepBatch, rows: &[Row<'_>]) -> Result<(), EngineError> {
-        let (config, layer, buffers) = (&self.config, &self.layers[index], &mut self.buffers);
-        buffers.normed.resize(buffers.hidden.len(), 0.0);
-        rms_norm(&buffers.hidden, &layer.attention_norm, config.rms_norm_eps, &mut buffers.normed);
-        let Buffers { normed, query, key, value, .. } = buffers;
-        let heads = [(&layer.query, query), (&layer.key, key), (&layer.value, value)];
-        self.products.forward(&self.threads, normed, heads)?;
-        self.rope.apply(&mut buffers.query, config.heads);
-        self.rope.apply(&mut buffers.key, config.kv_heads);
-        self.cache.write(index, &batch.slots, &buffers.key, &buffers.value);
-        buffers.attended.resize(buffers.query.len(), 0.0);
+    /// Attention up to its projection, which the feed-forward part adds to `hidden`.
+    fn attention(&mut self, index: usize, batch: &StepBatch, chunks: &[Chunk<'_>]) -> Result<(), EngineError> {
+        let (config, layer, threads) = (&self.config, &self.layers[index], &*self.threads);
+        let Buffers { hidden, normed, query, key, value, attended, projected, .. } = &mut self.buffers;
+        normed.resize(hidden.len(), 0.0);
+        layer.attention_norm.forward(threads, hidden, normed);
+        let heads = [(&layer.query, &mut *query), (&layer.key, &mut *key), (&layer.value, &mut *value)];
+        self.products.forward(threads, normed, heads)?;
+        self.rope.apply(threads, query, config.heads);
+        self.rope.apply(threads, key, config.kv_heads);
+        self.cache.write(threads, index, &batch.slots, key, value);
+        attended.resize(query.len(), 0.0);
         let attention = Attention { heads: config.heads, window: config.sliding_window };
-        attention.forward(&self.cache, index, rows, &buffers.query, &mut buffers.attended);
-        let output = [(&layer.attention_output, &mut buffers.projected)];
-        self.products.forward(&self.threads, &buffers.attended, output)?;
-        add_assign(&mut buffers.hidden, &buffers.projected);
-        Ok(())
+        attention.forward(threads, self.cache.layer(index), chunks, query, attended);
+        self.products.forward(threads, attended, [(&layer.attention_output, projected)])
     }
 
     fn feed_forward(&mut self, index: usize) -> Result<(), EngineError> {
-        let (layer, buffers) = (&self.layers[index], &mut self.buffers);
-        rms_norm(&buffers.hidden, &layer.feed_forward_norm, self.config.rms_norm_eps, &mut buffers.normed);
-        let Buffers { normed, gated, up, projected, .. } = buffers;
-        self.products.gated(&self.threads, normed, (&layer.gate, &layer.up), (gated, up))?;
-        self.products.forward(&self.threads, gated, [(&layer.down, projected)])?;
-        add_assign(&mut buffers.hidden, &buffers.projected);
+        let (layer, threads) = (&self.layers[index], &*self.threads);
+        let Buffers { hidden, normed, gated, up, projected, .. } = &mut self.buffers;
+        layer.feed_forward_norm.add_forward(threads, hidden, projected, normed);
+        self.products.gated(threads, normed, (&layer.gate, &layer.up), (gated, up))?;
+        self.products.forward(threads, gated, [(&layer.down, &mut *projected)])?;
+        add_assign(threads, hidden, projected);
         Ok(())
     }
 }
 
-fn rows(batch: &StepBatch) -> Vec<Row<'_>> {
-    let mut rows = Vec::with_capacity(batch.tokens.len());
-    for sequence in &batch.sequences {
-        let blocks = &batch.block_tables[sequence.blocks.clone()];
-        rows.extend(sequence.rows.clone().map(|row| Row { blocks, position: batch.positions[row] as usize }));
-    }
-    rows
+fn chunks(batch: &StepBatch) -> Vec<Chunk<'_>> {
+    let chunk = |sequence: &BatchSequence| Chunk {
+        blocks: &batch.block_tables[sequence.blocks.clone()],
+        start: batch.positions[sequence.rows.start] as usize,
+        rows: sequence.rows.len(),
+    };
+    batch.sequences.iter().map(chunk).collect()
 }

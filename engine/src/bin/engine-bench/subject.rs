@@ -47,7 +47,7 @@ impl Subject {
         let block_size = EngineConfig::default().block_size;
         let blocks_per_sequence = positions.div_ceil(block_size);
         let sequences = rows.iter().map(|row| row.batch).max().unwrap_or(1);
-        let placed = Placed::new(&config, &weights, args.quantize(), threads)?;
+        let placed = Placed::new(&config, &weights, args.quantize(), Arc::clone(&threads))?;
         let placed = match args.kv_dtype() {
             Some(dtype) => placed.with_kv_dtype(dtype),
             None => placed,
@@ -56,7 +56,7 @@ impl Subject {
         let sizes = Sizes::new(&config, &weights, args.quantize(), shape.block_bytes() / block_size);
         let blocks = sequences * blocks_per_sequence;
         let mut model = placed.with_cache(block_size, blocks);
-        fill(&mut model, shape, blocks);
+        fill(&threads, &mut model, shape, blocks);
         let (batch, logits) = (StepBatch::default(), Vec::new());
         Ok(Self { model, sizes, block_size, blocks_per_sequence, tokens_made: 0, batch, logits })
     }
@@ -94,14 +94,14 @@ impl Subject {
 
 /// Writes something to every position: memory that was never written is all one page of zeros, which costs
 /// nothing to read. Computing so many prompts would take minutes, and what they say has no bearing on speed.
-fn fill(model: &mut Mistral, shape: KvShape, blocks: usize) {
+fn fill(threads: &Threads, model: &mut Mistral, shape: KvShape, blocks: usize) {
     let width = shape.kv_heads * shape.head_dim;
     let values: Vec<f32> = (0..shape.block_size * width).map(|index| (index % 31) as f32 / 31.0 - 0.5).collect();
     for layer in 0..shape.layers {
         for block in 0..blocks {
             let first = block * shape.block_size;
             let slots: Vec<u32> = (first..first + shape.block_size).map(|slot| slot as u32).collect();
-            model.cache_mut().write(layer, &slots, &values, &values);
+            model.cache_mut().write(threads, layer, &slots, &values, &values);
         }
     }
 }

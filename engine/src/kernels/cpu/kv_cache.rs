@@ -1,10 +1,22 @@
 //! Keys and values of all layers, in fixed blocks of positions.
 //!
-//! One layer's keys lie as `[block][kv head][position in block][head_dim]`, its values likewise, so that
-//! attention over one head of one block reads one contiguous run. A *slot* is `block · block_size +
-//! position in block`.
+//! A layer's values lie as `[block][kv head][position in block][head_dim]`. Its keys lie in panels of
+//! [`PANEL`] positions, `[block][kv head][panel][head_dim][position in panel]`, so that attention scores a
+//! panel's positions side by side; a block's last panel is narrower if the block size is no multiple. A
+//! *slot* is `block · block_size + position in block`.
+#![expect(unsafe_code, reason = "tasks write disjoint heads of one buffer")]
 
-use half::f16;
+use half::{f16, slice::HalfFloatSliceExt};
+use memmap2::MmapMut;
+
+use super::{Threads, lanes::WIDEST};
+
+/// Positions of a panel of keys: a vector of any width divides it.
+pub(super) const PANEL: usize = WIDEST;
+/// Numbers a kernel may read, and ignore, after those it was to read.
+const SLACK: usize = WIDEST;
+/// Numbers below which a write is not worth waking other threads for.
+const SERIAL_WORK: usize = 1 << 15;
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,15 +25,24 @@ pub enum KvDtype {
     F16,
     /// Single precision: for models whose weights are.
     F32,
+    /// Signed bytes with a scale per position and head: each number is off by at most 1/254 of the largest
+    /// among them.
+    Q8,
 }
 
 impl KvDtype {
     /// Bytes per number.
-    pub fn bytes(self) -> usize {
+    fn bytes(self) -> usize {
         match self {
             Self::F16 => 2,
             Self::F32 => 4,
+            Self::Q8 => 1,
         }
+    }
+
+    /// Whether each position and head has a scale.
+    fn is_scaled(self) -> bool {
+        self == Self::Q8
     }
 }
 
@@ -43,64 +64,59 @@ pub struct KvShape {
 impl KvShape {
     /// Bytes one block takes over all layers, keys and values.
     pub fn block_bytes(&self) -> usize {
-        2 * self.layers * self.kv_heads * self.head_dim * self.block_size * self.dtype.bytes()
+        let scale = if self.dtype.is_scaled() { size_of::<f32>() } else { 0 };
+        2 * self.layers * self.kv_heads * self.block_size * (self.head_dim * self.dtype.bytes() + scale)
     }
 
-    /// Numbers of one block in one layer's keys.
-    fn block_len(&self) -> usize {
-        self.kv_heads * self.block_size * self.head_dim
+    /// Numbers of one head in one block.
+    fn head_len(&self) -> usize {
+        self.block_size * self.head_dim
     }
 }
 
-/// Numbers as stored.
+/// One layer's keys or values.
 #[derive(Debug)]
-pub(super) enum KvNumbers {
-    F16(Vec<u16>),
-    F32(Vec<f32>),
+struct Plane {
+    numbers: MmapMut,
+    /// `[block][kv head][position in block]`; empty if numbers have none.
+    scales: Vec<f32>,
 }
 
-impl KvNumbers {
-    fn zeroed(dtype: KvDtype, len: usize) -> Self {
-        match dtype {
-            KvDtype::F16 => Self::F16(vec![0; len]),
-            KvDtype::F32 => Self::F32(vec![0.0; len]),
-        }
-    }
-
-    fn write(&mut self, at: usize, values: &[f32]) {
-        match self {
-            Self::F16(numbers) => {
-                for (to, from) in numbers[at..at + values.len()].iter_mut().zip(values) {
-                    *to = f16::from_f32(*from).to_bits();
-                }
-            }
-            Self::F32(numbers) => numbers[at..at + values.len()].copy_from_slice(values),
-        }
+impl Plane {
+    fn new(shape: &KvShape, blocks: usize) -> Self {
+        let heads = blocks * shape.kv_heads;
+        let numbers = zeroed((heads * shape.head_len() + SLACK) * shape.dtype.bytes());
+        let scales = if shape.dtype.is_scaled() { heads * shape.block_size + SLACK } else { 0 };
+        Self { numbers, scales: vec![0.0; scales] }
     }
 }
 
-/// One layer's keys and values.
-#[derive(Debug)]
-pub(super) struct LayerKv {
-    pub(super) keys: KvNumbers,
-    pub(super) values: KvNumbers,
+/// Memory that is touched only as it is used, in large pages where there are such.
+fn zeroed(bytes: usize) -> MmapMut {
+    let Ok(memory) = MmapMut::map_anon(bytes) else {
+        std::alloc::handle_alloc_error(
+            std::alloc::Layout::from_size_align(bytes, 1).unwrap_or(std::alloc::Layout::new::<u8>()),
+        );
+    };
+    // Large pages only make it faster.
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    memory
 }
 
 /// Keys and values of all layers.
 #[derive(Debug)]
 pub struct KvCache {
     shape: KvShape,
-    layers: Vec<LayerKv>,
+    /// Keys and values per layer.
+    layers: Vec<[Plane; 2]>,
 }
 
 impl KvCache {
-    /// A cache of `blocks` blocks; its memory is touched only as it is used.
+    /// A cache of `blocks` blocks.
     pub fn new(shape: KvShape, blocks: usize) -> Self {
-        let len = blocks * shape.block_len();
-        let layers = (0..shape.layers)
-            .map(|_| LayerKv { keys: KvNumbers::zeroed(shape.dtype, len), values: KvNumbers::zeroed(shape.dtype, len) })
-            .collect();
-        Self { shape, layers }
+        let plane = || Plane::new(&shape, blocks);
+        Self { shape, layers: (0..shape.layers).map(|_| [plane(), plane()]).collect() }
     }
 
     /// The sizes.
@@ -108,27 +124,167 @@ impl KvCache {
         self.shape
     }
 
-    pub(super) fn layer(&self, layer: usize) -> &LayerKv {
-        &self.layers[layer]
-    }
-
-    /// Where a head's run of positions begins in a block.
-    pub(super) fn run(&self, block: u32, kv_head: usize) -> usize {
-        block as usize * self.shape.block_len() + kv_head * self.shape.block_size * self.shape.head_dim
+    /// One layer, to attend over.
+    pub fn layer(&self, layer: usize) -> LayerKv<'_> {
+        let [keys, values] = &self.layers[layer];
+        LayerKv { shape: self.shape, keys, values }
     }
 
     /// Stores the keys and values of a step's rows (`[rows, kv_heads · head_dim]`) in their slots.
-    pub fn write(&mut self, layer: usize, slots: &[u32], keys: &[f32], values: &[f32]) {
-        let KvShape { kv_heads, head_dim, block_size, .. } = self.shape;
-        let width = kv_heads * head_dim;
-        for (row, &slot) in slots.iter().enumerate() {
-            let (block, position) = (slot / block_size as u32, slot as usize % block_size);
-            for head in 0..kv_heads {
-                let at = self.run(block, head) + position * head_dim;
-                let from = row * width + head * head_dim;
-                self.layers[layer].keys.write(at, &keys[from..from + head_dim]);
-                self.layers[layer].values.write(at, &values[from..from + head_dim]);
+    pub fn write(&mut self, threads: &Threads, layer: usize, slots: &[u32], keys: &[f32], values: &[f32]) {
+        let shape = self.shape;
+        let width = shape.kv_heads * shape.head_dim;
+        assert!(keys.len() == slots.len() * width && values.len() == keys.len());
+        let planes = self.layers[layer].each_mut().map(|plane| PlaneWriter {
+            shape,
+            numbers: plane.numbers.as_mut_ptr(),
+            len: plane.numbers.len(),
+            scales: &mut plane.scales[..] as *mut [f32],
+        });
+        // One task per head: whatever the slots, no two tasks write the same place.
+        let least = if keys.len() < SERIAL_WORK { 2 * shape.kv_heads } else { 1 };
+        threads.ranges(2 * shape.kv_heads, least, |tasks| {
+            for task in tasks {
+                let (head, is_value) = (task / 2, task % 2);
+                let rows = [keys, values][is_value].chunks_exact(width);
+                for (row, &slot) in rows.zip(slots) {
+                    let row = &row[head * shape.head_dim..][..shape.head_dim];
+                    // SAFETY: this task alone writes this head of this plane.
+                    unsafe { planes[is_value].write(Place::new(&shape, slot, head, is_value == 1), row) };
+                }
+            }
+        });
+    }
+}
+
+/// Where the numbers of one position and head lie.
+struct Place {
+    /// The first one's index.
+    at: usize,
+    /// From one to the next.
+    stride: usize,
+    /// Their scale's index.
+    scale: usize,
+}
+
+impl Place {
+    fn new(shape: &KvShape, slot: u32, head: usize, is_value: bool) -> Self {
+        let (block, position) = (slot as usize / shape.block_size, slot as usize % shape.block_size);
+        let head = block * shape.kv_heads + head;
+        let scale = head * shape.block_size + position;
+        if is_value {
+            return Self { at: scale * shape.head_dim, stride: 1, scale };
+        }
+        let (panel, within) = (position / PANEL * PANEL, position % PANEL);
+        let at = head * shape.head_len() + panel * shape.head_dim + within;
+        Self { at, stride: PANEL.min(shape.block_size - panel), scale }
+    }
+}
+
+/// A plane that several tasks write to, each its own heads.
+struct PlaneWriter {
+    shape: KvShape,
+    numbers: *mut u8,
+    len: usize,
+    scales: *mut [f32],
+}
+
+// SAFETY: `write`'s contract keeps tasks apart.
+unsafe impl Sync for PlaneWriter {}
+
+impl PlaneWriter {
+    /// # Safety
+    /// No other thread writes the same position and head, or reads the plane, at the same time.
+    unsafe fn write(&self, place: Place, row: &[f32]) {
+        let last = place.at + (row.len() - 1) * place.stride;
+        assert!((last + 1) * self.shape.dtype.bytes() <= self.len);
+        // SAFETY: the assert bounds every index of this place; the cache's numbers are aligned to pages.
+        unsafe {
+            match self.shape.dtype {
+                KvDtype::F32 => scatter(self.numbers.cast(), &place, row),
+                KvDtype::F16 => {
+                    let mut halves = [f16::ZERO; 64];
+                    for (index, numbers) in row.chunks(halves.len()).enumerate() {
+                        let halves = &mut halves[..numbers.len()];
+                        halves.convert_from_f32_slice(numbers);
+                        let at = place.at + index * 64 * place.stride;
+                        scatter(self.numbers.cast(), &Place { at, ..place }, halves);
+                    }
+                }
+                KvDtype::Q8 => {
+                    let (scale, inverse) = scale_of(row);
+                    assert!(place.scale < self.scales.len());
+                    *self.scales.cast::<f32>().add(place.scale) = scale;
+                    for (index, number) in row.iter().enumerate() {
+                        let rounded = (number * inverse + 0.5f32.copysign(*number)) as i8;
+                        *self.numbers.cast::<i8>().add(place.at + index * place.stride) = rounded;
+                    }
+                }
             }
         }
+    }
+}
+
+/// # Safety
+/// `to` has all the place's indices.
+unsafe fn scatter<T: Copy>(to: *mut T, place: &Place, row: &[T]) {
+    for (index, number) in row.iter().enumerate() {
+        // SAFETY: the caller's contract.
+        unsafe { *to.add(place.at + index * place.stride) = *number };
+    }
+}
+
+/// What a row's bytes are multiplied by, and what makes them bytes. A row with something that is no finite
+/// number has no scale either: all of it reads as NaN.
+fn scale_of(row: &[f32]) -> (f32, f32) {
+    if !row.iter().all(|number| number.is_finite()) {
+        return (f32::NAN, 0.0);
+    }
+    let largest = row.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
+    (largest / 127.0, if largest == 0.0 { 0.0 } else { 127.0 / largest })
+}
+
+/// One layer's keys and values, to attend over.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerKv<'a> {
+    shape: KvShape,
+    keys: &'a Plane,
+    values: &'a Plane,
+}
+
+/// One head of one block, as kernels read it: with [`SLACK`] numbers after its end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeadBlock {
+    /// The first number.
+    pub(super) numbers: *const u8,
+    /// The first position's scale; null if there are none.
+    pub(super) scales: *const f32,
+}
+
+impl LayerKv<'_> {
+    /// The cache's sizes.
+    pub(super) fn shape(&self) -> &KvShape {
+        &self.shape
+    }
+
+    /// A head's keys in a block.
+    pub(super) fn keys(&self, block: u32, head: usize) -> HeadBlock {
+        self.head_block(self.keys, block, head)
+    }
+
+    /// A head's values in a block.
+    pub(super) fn values(&self, block: u32, head: usize) -> HeadBlock {
+        self.head_block(self.values, block, head)
+    }
+
+    fn head_block(&self, plane: &Plane, block: u32, head: usize) -> HeadBlock {
+        let shape = &self.shape;
+        let (index, bytes) = (block as usize * shape.kv_heads + head, shape.dtype.bytes());
+        let numbers = &plane.numbers[index * shape.head_len() * bytes..][..(shape.head_len() + SLACK) * bytes];
+        let scales = match shape.dtype.is_scaled() {
+            true => plane.scales[index * shape.block_size..][..shape.block_size + SLACK].as_ptr(),
+            false => std::ptr::null(),
+        };
+        HeadBlock { numbers: numbers.as_ptr(), scales }
     }
 }

@@ -16,8 +16,8 @@ use candle_core::{
 use super::{
     dense::{Dense, DenseRows, widen},
     disjoint::Disjoint,
+    gate::silu_gate,
     quantized::{ByteSimd, QuantizedRows, RowBlocks, Tiles},
-    row_ops::silu_gate,
     threads::Threads,
 };
 use crate::{

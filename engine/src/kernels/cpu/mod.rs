@@ -1,21 +1,28 @@
-//! The CPU side: threads over rows or columns, SIMD chosen at run time.
+//! The CPU side: SIMD chosen at run time, work shared among threads.
 
 mod attention;
+mod by_rows;
 mod dense;
 mod disjoint;
 mod embedding;
+mod gate;
 mod kv_cache;
 mod lanes;
 mod limits;
 mod linear;
+mod norm;
 mod quantized;
-mod row_ops;
+mod rope;
+mod softmax;
 mod threads;
 
-pub use attention::{Attention, Row};
+pub use attention::{Attention, Chunk};
 pub use embedding::Embedding;
-pub use kv_cache::{KvCache, KvDtype, KvShape};
+pub use gate::silu_gate;
+pub use kv_cache::{KvCache, KvDtype, KvShape, LayerKv};
 pub use limits::{BandwidthProbe, measure_integer_peak};
 pub use linear::{Linear, Products};
-pub use row_ops::{Rope, add_assign, rms_norm, silu_gate};
+pub use norm::{RmsNorm, add_assign};
+pub use rope::Rope;
+pub use softmax::{highest, softmax_weights, sum};
 pub use threads::Threads;
