@@ -157,6 +157,13 @@ fn what_is_not_finite_stays_so_in_its_row() {
 }
 
 #[test]
+fn no_rows_have_no_product() {
+    let threads = Threads::new(1).unwrap();
+    let matrix = Matrix::quantized(GgmlDType::Q4K, 16, 256, &mut ChaCha8Rng::seed_from_u64(13));
+    assert!(product(&threads, ByteSimd::best(), &matrix.tiles(&threads), &[], (16, 256)).is_empty());
+}
+
+#[test]
 fn other_formats_and_widths_have_no_tiles() {
     for (dtype, inputs) in [(GgmlDType::Q2K, 256), (GgmlDType::F16, 256), (GgmlDType::Q4K, 128), (GgmlDType::Q8_0, 33)]
     {
