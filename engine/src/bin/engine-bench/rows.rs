@@ -51,7 +51,7 @@ impl Row {
         let most = EngineConfig::default().max_step_tokens;
         match self.mode {
             Mode::Prefill => (0..self.prompt).step_by(most).map(|at| at..(at + most).min(self.prompt)).collect(),
-            Mode::Decode => vec![self.prompt..self.prompt + 1],
+            Mode::Decode => std::iter::once(self.prompt..self.prompt + 1).collect(),
         }
     }
 }

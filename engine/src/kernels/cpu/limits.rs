@@ -1,8 +1,7 @@
 //! What this machine can do at most, measured: reading memory, and multiplying 8-bit numbers.
 //!
-//! A decode step can be no faster than its bytes arrive, and no faster than its products are summed; a kernel's
-//! speed means something only as a share of the two. Both are measured on all the threads that compute, take a
-//! few hundredths of a second, and may be repeated: what a shared machine gives changes from minute to minute.
+//! A step can be no faster than its bytes arrive, and no faster than its products are summed. Both limits take a
+//! few hundredths of a second to measure, and may be repeated: what a shared machine gives changes.
 #![expect(unsafe_code, reason = "vector loads from a slice, and instructions chosen at run time")]
 
 #[cfg(target_arch = "aarch64")]
@@ -61,7 +60,7 @@ impl BandwidthProbe {
     /// Bytes per second that all threads together read.
     pub fn measure(&self, threads: &Threads) -> f64 {
         let pieces: Vec<_> = self.buffer.chunks(PIECE).collect();
-        let read = Read::best();
+        let read = Read::available()[0];
         fastest(|| {
             threads.each(pieces.len(), |index| {
                 hint::black_box(read.fold(pieces[index]));
@@ -75,7 +74,7 @@ impl BandwidthProbe {
 /// instruction set and operands that stay in registers.
 pub fn measure_integer_peak(threads: &Threads) -> f64 {
     const ROUNDS: usize = 1 << 14;
-    let dot = Dot::best();
+    let dot = Dot::available()[0];
     let pieces = 64 * threads.count();
     fastest(|| {
         threads.each(pieces, |_| {
@@ -129,10 +128,6 @@ impl Read {
         }
         all.push(Self::Portable);
         all
-    }
-
-    fn best() -> Self {
-        Self::available()[0]
     }
 
     /// The exclusive or of all 64-bit words, so that no read can be left out. A remainder is not read.
@@ -253,10 +248,6 @@ impl Dot {
         }
         all.push(Self::Portable);
         all
-    }
-
-    fn best() -> Self {
-        Self::available()[0]
     }
 
     /// Products summed in one round.
@@ -383,7 +374,7 @@ mod tests {
     #[test]
     fn every_way_of_reading_reads_every_word() {
         for length in [0, STREAMS * RUN, 6 * STREAMS * RUN, 1 << 16] {
-            let bytes: Vec<u8> = (0..length).map(|index| (index * index >> 3) as u8).collect();
+            let bytes: Vec<u8> = (0..length).map(|index| ((index * index) >> 3) as u8).collect();
             let expected = bytes.as_chunks().0.iter().fold(0, |sum, word| sum ^ u64::from_le_bytes(*word));
             for read in Read::available() {
                 assert_eq!(read.fold(&bytes), expected, "{read:?}, {length} bytes");
