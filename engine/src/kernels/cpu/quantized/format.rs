@@ -48,6 +48,18 @@ pub(super) unsafe fn fetch_ahead<L: ByteLanes>(weights: *const u8) {
     unsafe { L::prefetch(weights.wrapping_add(AHEAD)) };
 }
 
+/// The same for all of `bytes` from there on.
+///
+/// # Safety
+/// The CPU has `L`'s instruction set.
+#[inline(always)]
+pub(super) unsafe fn fetch_all_ahead<L: ByteLanes>(weights: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        // SAFETY: as above.
+        unsafe { fetch_ahead::<L>(weights.wrapping_add(line)) };
+    }
+}
+
 /// The little-endian words of `bytes`.
 pub(super) fn words<const N: usize>(bytes: &[u8]) -> [u32; N] {
     std::array::from_fn(|i| u32::from_le_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]]))

@@ -9,7 +9,7 @@
 #![expect(clippy::needless_range_loop, reason = "indices name rows and parts")]
 
 use super::{
-    format::{Column, Format, HALVES, TILE, fetch_ahead, put_half, put_word, words},
+    format::{Column, Format, HALVES, TILE, fetch_ahead, fetch_all_ahead, put_half, put_word, words},
     lanes::ByteLanes,
     rows::Group,
 };
@@ -117,6 +117,7 @@ impl<Q: Quants> Format for Q {
             let mut sums = [L::zero(); M];
             for block in 0..column.blocks {
                 let tile = column.tiles.add(block * Q::BYTES * TILE);
+                fetch_all_ahead::<L>(tile.add(NIBBLES), Q::BYTES * TILE - NIBBLES);
                 let scales = unpack_tile_scales(tile.add(NIBBLES + Q::HIGH));
                 let quants = group.quants.add(block * 64 * M);
                 let mut scaled = [L::zero(); M];

@@ -8,7 +8,7 @@
 #![expect(clippy::needless_range_loop, reason = "indices name rows and parts")]
 
 use super::{
-    format::{Column, Format, HALVES, TILE, fetch_ahead, put_half, put_word, words},
+    format::{Column, Format, HALVES, TILE, fetch_ahead, fetch_all_ahead, put_half, put_word, words},
     lanes::ByteLanes,
     rows::Group,
 };
@@ -59,6 +59,7 @@ impl Format for Q6K {
             for block in 0..column.blocks {
                 let tile = column.tiles.add(block * Self::BYTES * TILE);
                 let quants = group.quants.add(block * 64 * M);
+                fetch_all_ahead::<L>(tile.add(NIBBLES + HIGH), SCALES + HALVES);
                 let mut scaled = [L::zero(); M];
                 for part in 0..PARTS {
                     let mut dots = [L::splat(0); M];

@@ -48,6 +48,7 @@ impl Format for Q8_0 {
                         dots[m] = L::dot_signed(dots[m], weights, quants.add(four * M + m).read());
                     }
                 }
+                fetch_ahead::<L>(tile.add(QUANTS));
                 let d = L::load_f16(tile.add(QUANTS + 2 * first));
                 for m in 0..M {
                     let scale = L::splat_float(group.scales.add(block * M + m).read());
