@@ -20,6 +20,7 @@ use crate::{
     config::EngineConfig,
     error::{EngineError, SubmitError},
     generation::{Event, GenerationRequest, Stamps},
+    kv::{BlockKey, KeyChain},
     loader::{LoadedModel, ModelConfig},
     text::Text,
     worker,
@@ -75,6 +76,10 @@ pub struct EngineStats {
     pub preemptions: u64,
     /// Steps computed, since start.
     pub steps: u64,
+    /// Prompt tokens looked for in the prefix cache, since start.
+    pub prefix_cache_lookups: u64,
+    /// Prompt tokens found there, since start.
+    pub prefix_cache_hits: u64,
 }
 
 /// One step, told to the observer after it was computed.
@@ -138,6 +143,10 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) request: GenerationRequest,
+    /// What the prompt's full blocks contain; empty without a prefix cache.
+    pub(crate) keys: Vec<BlockKey>,
+    /// Goes on with the keys as the answer grows.
+    pub(crate) chain: Option<KeyChain>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) ticket: Ticket,
@@ -203,7 +212,10 @@ impl Engine {
             stamps.queued = Some(Instant::now());
             stamps.usage.prompt_tokens = request.prompt.len() as u32;
         });
-        let job = Job { request, events, progress: Arc::clone(&progress), ticket };
+        // Hashed here, not on the engine's thread.
+        let mut chain = inner.config.prefix_cache.then(|| KeyChain::new(request.cache_salt, inner.config.block_size));
+        let keys = chain.as_mut().map_or_else(Vec::new, |chain| chain.extend(&request.prompt));
+        let job = Job { request, keys, chain, events, progress: Arc::clone(&progress), ticket };
         inner.commands.send(Command::Submit(Box::new(job))).map_err(|_| SubmitError::Stopped)?;
         Ok(Generation { events: receiver, progress, commands: inner.commands.clone() })
     }

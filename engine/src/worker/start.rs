@@ -8,9 +8,10 @@ use std::{
 
 use super::Worker;
 use crate::{
-    config::EngineConfig,
+    config::{EngineConfig, KvType},
     error::EngineError,
-    handle::{Command, ModelInfo, Shared, StepObserver},
+    handle::{Command, EngineStats, ModelInfo, Shared, StepObserver},
+    kernels::cpu::Threads,
     kv::BlockPool,
     loader::LoadedModel,
     memory,
@@ -40,6 +41,7 @@ pub(crate) fn start(
 ) -> Result<Started, EngineError> {
     let pool = compute_threads(config)?;
     let placed = pool.install(|| Placed::new(&loaded.config, &loaded.weights, loaded.options.quantize))?;
+    let placed = with_kv_type(placed, config.kv_type)?;
     let block_bytes = placed.kv_shape(config.block_size).block_bytes();
     let wanted_context = config.max_context.unwrap_or(usize::MAX).min(loaded.config.max_context);
     let blocks = kv_blocks(config, block_bytes, wanted_context)?;
@@ -56,7 +58,11 @@ pub(crate) fn start(
         device: "cpu",
         max_context,
     };
-    let worker = Prepared { model: Box::new(model), text: loaded.text, blocks, max_context };
+    let threads = Arc::new(match config.threads {
+        Some(count) => Threads::new(count.get())?,
+        None => Threads::of_this_machine()?,
+    });
+    let worker = Prepared { model: Box::new(model), threads, text: loaded.text, blocks, max_context };
     let thread = worker.launch(config, surroundings, pool)?;
     Ok(Started { info, thread })
 }
@@ -64,6 +70,8 @@ pub(crate) fn start(
 /// A model that is ready to compute, and the sizes it computes with.
 pub(crate) struct Prepared {
     pub(crate) model: Box<dyn Model>,
+    /// Those that sample.
+    pub(crate) threads: Arc<Threads>,
     pub(crate) text: Text,
     pub(crate) blocks: usize,
     pub(crate) max_context: usize,
@@ -78,11 +86,13 @@ impl Prepared {
         pool: rayon::ThreadPool,
     ) -> Result<JoinHandle<()>, EngineError> {
         let limits = Limits { max_batch: config.max_batch, max_step_tokens: config.max_step_tokens };
-        let worker = Worker {
+        let mut worker = Worker {
             model: self.model,
+            threads: self.threads,
             text: self.text,
-            scheduler: Scheduler::new(limits, BlockPool::new(self.blocks, config.block_size)),
+            scheduler: Scheduler::new(limits, config.policy, BlockPool::new(self.blocks, config.block_size)),
             max_context: self.max_context,
+            prefix_cache: config.prefix_cache,
             active: HashMap::new(),
             next_id: 0,
             inbox: surroundings.inbox,
@@ -90,11 +100,18 @@ impl Prepared {
             observer: surroundings.observer,
             batch: StepBatch::default(),
             logits: Vec::new(),
-            steps: 0,
-            preemptions: 0,
+            stats: EngineStats::default(),
         };
         worker.publish();
         Ok(thread::Builder::new().name("engine".to_owned()).spawn(move || pool.install(|| worker.run()))?)
+    }
+}
+
+/// The model with keys and values stored as asked for.
+fn with_kv_type(placed: Placed, kv_type: KvType) -> Result<Placed, EngineError> {
+    match kv_type {
+        KvType::F16 => Ok(placed),
+        KvType::Q8 => Err(EngineError::Config("kv_type q8: there are no kernels for it; use f16".to_owned())),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     Engine, EngineConfig, EngineError, Event, FinishReason, Finished, Generation, GenerationRequest, ModelConfig,
     Sampling, SubmitError, Text,
     handle::ModelInfo,
+    kernels::cpu::Threads,
     loader::RopeLayout,
     model::{Model, StepBatch},
 };
@@ -123,7 +124,9 @@ fn fixture(blocks: usize, config: EngineConfig) -> Fixture {
         device: "cpu",
         max_context,
     };
-    let prepared = Prepared { model: Box::new(model), text: Text::byte_level_for_tests(), blocks, max_context };
+    let threads = Arc::new(Threads::new(2).unwrap());
+    let text = Text::byte_level_for_tests();
+    let prepared = Prepared { model: Box::new(model), threads, text, blocks, max_context };
     Fixture { engine: Engine::start_prepared(prepared, config, info), gate }
 }
 
@@ -135,6 +138,7 @@ fn request(prompt: &str, max_tokens: u32) -> GenerationRequest {
         stop: Vec::new(),
         ignore_eos: false,
         logprobs: None,
+        cache_salt: 0,
         deadline: None,
     }
 }

@@ -5,6 +5,7 @@
 mod demo;
 mod goldens;
 mod loader;
+mod prefix_cache;
 mod quantized;
 mod synth;
 mod tokenizer;
