@@ -189,7 +189,7 @@ pub struct Stamps {
     pub usage: Usage,
     /// Steps this generation took part in.
     pub steps: u32,
-    /// Paused because its reader was slow; this and the two below count no moment twice, up to the last token.
+    /// Paused because its reader was slow; this and the two below count no moment twice.
     pub stall: Duration,
     /// Between losing its blocks and having recomputed what was in them.
     pub preempted: Duration,

@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc as std_mpsc,
     },
@@ -23,7 +23,10 @@ use crate::{
     kv::{BlockKey, KeyChain},
     loader::{LoadedModel, ModelConfig},
     text::Text,
-    worker,
+    worker::{
+        self,
+        attribution::{Attribution, Sums},
+    },
 };
 
 /// A running engine; clones share it. It stops when the last clone is dropped or at [`Engine::shutdown`].
@@ -155,15 +158,32 @@ pub(crate) struct Job {
 /// What worker and reader both see of one generation.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    stamps: Mutex<Stamps>,
+    record: Mutex<Record>,
     /// Set by the worker when it waits for the reader.
     pub(crate) stalled: AtomicBool,
 }
 
+/// When things happened, and where time went.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) stamps: Stamps,
+    pub(crate) time: Attribution,
+}
+
 impl Progress {
-    /// Changes the stamps.
-    pub(crate) fn stamp(&self, change: impl FnOnce(&mut Stamps)) {
-        change(&mut self.stamps.lock().unwrap_or_else(PoisonError::into_inner));
+    /// The record, for reading and writing.
+    pub(crate) fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Record {
+    /// The stamps, with what is under way counted up to now.
+    fn stamps(&self) -> Stamps {
+        let mut time = self.time.clone();
+        time.settle(Instant::now());
+        let Sums { stall, preempted, interference } = time.sums();
+        Stamps { stall, preempted, interference, ..self.stamps.clone() }
     }
 }
 
@@ -208,10 +228,11 @@ impl Engine {
         // One place more than may be filled with tokens: the end of the stream always fits.
         let (events, receiver) = mpsc::channel(inner.config.stream_buffer + 1);
         let progress = Arc::new(Progress::default());
-        progress.stamp(|stamps| {
+        {
+            let stamps = &mut progress.record().stamps;
             stamps.queued = Some(Instant::now());
             stamps.usage.prompt_tokens = request.prompt.len() as u32;
-        });
+        }
         // Hashed here, not on the engine's thread.
         let mut chain = inner.config.prefix_cache.then(|| KeyChain::new(request.cache_salt, inner.config.block_size));
         let keys = chain.as_mut().map_or_else(Vec::new, |chain| chain.extend(&request.prompt));
@@ -272,7 +293,7 @@ impl Generation {
 
     /// When things happened so far.
     pub fn stamps(&self) -> Stamps {
-        self.progress.stamps.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.progress.record().stamps()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::attribution::{Attribution, StepShare};
+use super::attribution::StepShare;
 use crate::{
     generation::{Event, Failure, FinishReason, Finished, Token},
     handle::{Job, Progress, Ticket},
@@ -30,7 +30,6 @@ pub(super) struct Active {
     pub(super) logits: Option<usize>,
     chain: Option<KeyChain>,
     progress: Arc<Progress>,
-    time: Attribution,
     prompt_tokens: usize,
     max_tokens: usize,
     deadline: Option<Instant>,
@@ -53,7 +52,6 @@ impl Active {
             logits: None,
             chain: job.chain,
             progress: job.progress,
-            time: Attribution::default(),
             prompt_tokens: request.prompt.len(),
             tokens: request.prompt,
             max_tokens: request.max_tokens as usize,
@@ -85,7 +83,7 @@ impl Active {
 
     /// Tokens of the step that go into its prompt, or into what it lost.
     pub(super) fn prefill_tokens(&self) -> usize {
-        let answers = self.generated() > 0 && !self.time.is_preempted();
+        let answers = self.generated() > 0 && !self.progress.record().time.is_preempted();
         self.chunk.filter(|_| !answers).map_or(0, |chunk| chunk.tokens)
     }
 
@@ -99,8 +97,9 @@ impl Active {
             self.progress.stalled.store(still, Ordering::Release);
             still
         };
-        (stalled != self.time.is_stalled()).then(|| {
-            self.time.set_stalled(stalled, now);
+        let time = &mut self.progress.record().time;
+        (stalled != time.is_stalled()).then(|| {
+            time.set_stalled(stalled, now);
             stalled
         })
     }
@@ -109,33 +108,33 @@ impl Active {
     /// True the first time.
     pub(super) fn scheduled(&mut self, chunk: Chunk, started: Instant) -> bool {
         self.chunk = Some(chunk);
-        self.time.begin(started);
         let first = self.ticket.take().is_some();
-        self.progress.stamp(|stamps| {
-            stamps.steps += 1;
-            if first {
-                stamps.scheduled = Some(started);
-                stamps.usage.cached_tokens = chunk.start as u32;
-            }
-        });
+        let mut record = self.progress.record();
+        record.time.begin(started);
+        record.stamps.steps += 1;
+        if first {
+            record.stamps.scheduled = Some(started);
+            record.stamps.usage.cached_tokens = chunk.start as u32;
+        }
         first
     }
 
     /// It lost its blocks.
     pub(super) fn preempted(&mut self, now: Instant) {
         self.lost = self.lost.max(self.reached);
-        self.time.set_preempted(true, now);
+        self.progress.record().time.set_preempted(true, now);
     }
 
     /// A step was computed, with or without a part for it.
     pub(super) fn stepped(&mut self, started: Instant, now: Instant, prefill: usize, tokens: usize) {
         let others_prefill = prefill - self.prefill_tokens();
-        self.time.step(started, now, StepShare { others_prefill, tokens });
+        let time = &mut self.progress.record().time;
+        time.step(started, now, StepShare { others_prefill, tokens });
         if let Some(chunk) = self.chunk.take() {
             self.reached = chunk.start + chunk.tokens;
-            if self.time.is_preempted() && self.reached >= self.lost {
+            if time.is_preempted() && self.reached >= self.lost {
                 self.lost = 0;
-                self.time.set_preempted(false, now);
+                time.set_preempted(false, now);
             }
         }
     }
@@ -143,13 +142,11 @@ impl Active {
     /// A token became known; gives the keys of the blocks that it fills.
     pub(super) fn sampled(&mut self, id: u32, now: Instant) -> Vec<BlockKey> {
         self.tokens.push(id);
-        let (generated, sums) = (self.generated() as u32, self.time.sums());
-        self.progress.stamp(|stamps| {
-            stamps.first_token.get_or_insert(now);
-            stamps.last_token = Some(now);
-            stamps.usage.completion_tokens = generated;
-            (stamps.stall, stamps.preempted, stamps.interference) = (sums.stall, sums.preempted, sums.interference);
-        });
+        let generated = self.generated() as u32;
+        let stamps = &mut self.progress.record().stamps;
+        stamps.first_token.get_or_insert(now);
+        stamps.last_token = Some(now);
+        stamps.usage.completion_tokens = generated;
         self.chain.as_mut().map_or_else(Vec::new, |chain| chain.extend(&self.tokens))
     }
 
@@ -160,16 +157,16 @@ impl Active {
 
     pub(super) fn finish(mut self, reason: FinishReason) {
         let text = self.stream.finish();
-        self.time.settle(Instant::now());
-        let (sums, mut usage) = (self.time.sums(), Default::default());
-        self.progress.stamp(|stamps| {
-            (stamps.stall, stamps.preempted, stamps.interference) = (sums.stall, sums.preempted, sums.interference);
-            usage = stamps.usage;
-        });
+        let usage = {
+            let mut record = self.progress.record();
+            record.time.end(Instant::now());
+            record.stamps.usage
+        };
         let _ = self.events.try_send(Event::Finished(Finished { reason, text, usage }));
     }
 
     pub(super) fn fail(self, message: &str) {
+        self.progress.record().time.end(Instant::now());
         let _ = self.events.try_send(Event::Failed(Failure { message: message.to_owned() }));
     }
 }

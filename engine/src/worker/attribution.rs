@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 /// The sums so far, and what the present is counted as.
-#[derive(Debug, Default)]
-pub(super) struct Attribution {
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Attribution {
     sums: Sums,
     /// Up to when time was counted; `None` before the first step.
     counted: Option<Instant>,
@@ -18,53 +18,53 @@ pub(super) struct Attribution {
 
 /// Time by cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Sums {
-    pub(super) stall: Duration,
-    pub(super) preempted: Duration,
-    pub(super) interference: Duration,
+pub(crate) struct Sums {
+    pub(crate) stall: Duration,
+    pub(crate) preempted: Duration,
+    pub(crate) interference: Duration,
 }
 
 /// A step's tokens, as they matter to one generation.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct StepShare {
+pub(crate) struct StepShare {
     /// Tokens of prompts, and of what others lost, that are not its own.
-    pub(super) others_prefill: usize,
+    pub(crate) others_prefill: usize,
     /// All tokens.
-    pub(super) tokens: usize,
+    pub(crate) tokens: usize,
 }
 
 impl Attribution {
-    pub(super) fn sums(&self) -> Sums {
+    pub(crate) fn sums(&self) -> Sums {
         self.sums
     }
 
-    pub(super) fn is_stalled(&self) -> bool {
+    pub(crate) fn is_stalled(&self) -> bool {
         self.stalled
     }
 
-    pub(super) fn is_preempted(&self) -> bool {
+    pub(crate) fn is_preempted(&self) -> bool {
         self.preempted
     }
 
     /// A first step began: before it there is only the queue.
-    pub(super) fn begin(&mut self, now: Instant) {
+    pub(crate) fn begin(&mut self, now: Instant) {
         self.counted.get_or_insert(now);
     }
 
     /// The reader fell behind, or came back.
-    pub(super) fn set_stalled(&mut self, stalled: bool, now: Instant) {
+    pub(crate) fn set_stalled(&mut self, stalled: bool, now: Instant) {
         self.settle(now);
         self.stalled = stalled;
     }
 
     /// The blocks were lost, or what was in them is computed again.
-    pub(super) fn set_preempted(&mut self, preempted: bool, now: Instant) {
+    pub(crate) fn set_preempted(&mut self, preempted: bool, now: Instant) {
         self.settle(now);
         self.preempted = preempted;
     }
 
     /// A step was computed, for this generation among others or for others alone.
-    pub(super) fn step(&mut self, started: Instant, now: Instant, share: StepShare) {
+    pub(crate) fn step(&mut self, started: Instant, now: Instant, share: StepShare) {
         let Some(counted) = self.counted.filter(|_| !self.stalled && !self.preempted) else { return };
         let nanos = now.saturating_duration_since(started.max(counted)).as_nanos();
         let part = nanos * share.others_prefill as u128 / (share.tokens.max(1) as u128);
@@ -72,8 +72,14 @@ impl Attribution {
         self.counted = Some(counted.max(now));
     }
 
+    /// Nothing more is counted.
+    pub(crate) fn end(&mut self, now: Instant) {
+        self.settle(now);
+        (self.stalled, self.preempted, self.counted) = (false, false, None);
+    }
+
     /// Counts what passed for what holds.
-    pub(super) fn settle(&mut self, now: Instant) {
+    pub(crate) fn settle(&mut self, now: Instant) {
         let Some(counted) = &mut self.counted else { return };
         let passed = now.saturating_duration_since(*counted);
         *counted += passed;

@@ -9,7 +9,7 @@
 //! - `start`: from a loaded model to a running thread.
 
 mod active;
-mod attribution;
+pub(crate) mod attribution;
 mod start;
 mod step;
 #[cfg(test)]
