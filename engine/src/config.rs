@@ -1,6 +1,8 @@
-//! How an engine is sized.
+//! How an engine is sized, and what it does in what order.
 
 use std::num::NonZeroUsize;
+
+use crate::scheduler::Policy;
 
 /// Sizes and bounds of one engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,10 +13,16 @@ pub struct EngineConfig {
     pub max_step_tokens: usize,
     /// Requests that may wait for a place in the batch.
     pub max_queue: usize,
+    /// Whose prompt is computed next.
+    pub policy: Policy,
+    /// Whether prompts begin with the KV of what others began with.
+    pub prefix_cache: bool,
     /// Tokens per KV block.
     pub block_size: usize,
     /// Bytes of KV cache; `None` takes a share of the memory that is free.
     pub kv_memory: Option<usize>,
+    /// How keys and values are stored.
+    pub kv_type: KvType,
     /// Prompt and answer together; `None` takes the model's own limit.
     pub max_context: Option<usize>,
     /// Threads that compute; `None` takes the cores there are.
@@ -23,14 +31,27 @@ pub struct EngineConfig {
     pub stream_buffer: usize,
 }
 
+/// How keys and values are stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KvType {
+    /// 16 bits per number; single precision for a model in single precision.
+    #[default]
+    F16,
+    /// 8 bits per number.
+    Q8,
+}
+
 impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             max_batch: 64,
             max_step_tokens: 512,
             max_queue: 256,
+            policy: Policy::default(),
+            prefix_cache: true,
             block_size: 16,
             kv_memory: None,
+            kv_type: KvType::default(),
             max_context: None,
             threads: None,
             stream_buffer: 64,

@@ -20,6 +20,8 @@ pub struct GenerationRequest {
     pub ignore_eos: bool,
     /// Report each token's logprob and that many of the most likely ones.
     pub logprobs: Option<u8>,
+    /// Only requests with the same salt share cached prompts: one per tenant.
+    pub cache_salt: u64,
     /// The instant after which the generation ends with [`FinishReason::Deadline`].
     pub deadline: Option<Instant>,
 }
@@ -187,10 +189,10 @@ pub struct Stamps {
     pub usage: Usage,
     /// Steps this generation took part in.
     pub steps: u32,
-    /// Paused because its reader was slow.
+    /// Paused because its reader was slow; this and the two below count no moment twice.
     pub stall: Duration,
     /// Between losing its blocks and having recomputed what was in them.
     pub preempted: Duration,
-    /// Step time spent on other requests' prompts while this one was decoding.
+    /// Step time spent on other requests' prompts (or recomputation) since this one was first scheduled.
     pub interference: Duration,
 }

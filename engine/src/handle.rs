@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc as std_mpsc,
     },
@@ -20,9 +20,13 @@ use crate::{
     config::EngineConfig,
     error::{EngineError, SubmitError},
     generation::{Event, GenerationRequest, Stamps},
+    kv::{BlockKey, KeyChain},
     loader::{LoadedModel, ModelConfig},
     text::Text,
-    worker,
+    worker::{
+        self,
+        attribution::{Attribution, Sums},
+    },
 };
 
 /// A running engine; clones share it. It stops when the last clone is dropped or at [`Engine::shutdown`].
@@ -75,6 +79,10 @@ pub struct EngineStats {
     pub preemptions: u64,
     /// Steps computed, since start.
     pub steps: u64,
+    /// Prompt tokens looked for in the prefix cache, since start.
+    pub prefix_cache_lookups: u64,
+    /// Prompt tokens found there, since start.
+    pub prefix_cache_hits: u64,
 }
 
 /// One step, told to the observer after it was computed.
@@ -140,6 +148,10 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) request: GenerationRequest,
+    /// What the prompt's full blocks contain; empty without a prefix cache.
+    pub(crate) keys: Vec<BlockKey>,
+    /// Goes on with the keys as the answer grows.
+    pub(crate) chain: Option<KeyChain>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) ticket: Ticket,
@@ -148,15 +160,32 @@ pub(crate) struct Job {
 /// What worker and reader both see of one generation.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    stamps: Mutex<Stamps>,
+    record: Mutex<Record>,
     /// Set by the worker when it waits for the reader.
     pub(crate) stalled: AtomicBool,
 }
 
+/// When things happened, and where time went.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) stamps: Stamps,
+    pub(crate) time: Attribution,
+}
+
 impl Progress {
-    /// Changes the stamps.
-    pub(crate) fn stamp(&self, change: impl FnOnce(&mut Stamps)) {
-        change(&mut self.stamps.lock().unwrap_or_else(PoisonError::into_inner));
+    /// The record, for reading and writing.
+    pub(crate) fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Record {
+    /// The stamps, with what is under way counted up to now.
+    fn stamps(&self) -> Stamps {
+        let mut time = self.time.clone();
+        time.settle(Instant::now());
+        let Sums { stall, preempted, interference } = time.sums();
+        Stamps { stall, preempted, interference, ..self.stamps.clone() }
     }
 }
 
@@ -180,8 +209,7 @@ impl Engine {
         let shared = Arc::new(Shared::default());
         let text = prepared.text.clone();
         let surroundings = worker::Surroundings { inbox, shared: Arc::clone(&shared), observer: Box::new(|_| ()) };
-        let pool = worker::compute_threads(&config).expect("threads can be started");
-        let thread = prepared.launch(&config, surroundings, pool).expect("a thread can be started");
+        let thread = prepared.launch(&config, surroundings).expect("a thread can be started");
         let inner = Inner { commands, shared, text, model, config, thread: Mutex::new(Some(thread)) };
         Self { inner: Arc::new(inner) }
     }
@@ -201,11 +229,15 @@ impl Engine {
         // One place more than may be filled with tokens: the end of the stream always fits.
         let (events, receiver) = mpsc::channel(inner.config.stream_buffer + 1);
         let progress = Arc::new(Progress::default());
-        progress.stamp(|stamps| {
+        {
+            let stamps = &mut progress.record().stamps;
             stamps.queued = Some(Instant::now());
             stamps.usage.prompt_tokens = request.prompt.len() as u32;
-        });
-        let job = Job { request, events, progress: Arc::clone(&progress), ticket };
+        }
+        // Hashed here, not on the engine's thread.
+        let mut chain = inner.config.prefix_cache.then(|| KeyChain::new(request.cache_salt, inner.config.block_size));
+        let keys = chain.as_mut().map_or_else(Vec::new, |chain| chain.extend(&request.prompt));
+        let job = Job { request, keys, chain, events, progress: Arc::clone(&progress), ticket };
         inner.commands.send(Command::Submit(Box::new(job))).map_err(|_| SubmitError::Stopped)?;
         Ok(Generation { events: receiver, progress, commands: inner.commands.clone() })
     }
@@ -262,7 +294,7 @@ impl Generation {
 
     /// When things happened so far.
     pub fn stamps(&self) -> Stamps {
-        self.progress.stamps.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.progress.record().stamps()
     }
 }
 

@@ -6,7 +6,7 @@
 //! - [`handle`]: [`Engine`], the cloneable handle: `submit` gives a [`Generation`], dropping it cancels;
 //! - `worker`: the one thread that owns the model and the KV blocks;
 //! - [`scheduler`]: sans-io: which sequences run in the next step, and which blocks they hold;
-//! - [`kv`]: the block pool;
+//! - [`kv`]: the block pool and the prefix cache;
 //! - [`model`]: a flat ragged [`StepBatch`](model::StepBatch) goes in, logits come out;
 //! - [`kernels`]: what a model is computed with;
 //! - [`loader`]: configuration and weights from a Hugging Face folder or a GGUF file;
@@ -35,7 +35,7 @@ pub mod text;
 mod memory;
 mod worker;
 
-pub use config::EngineConfig;
+pub use config::{EngineConfig, KvType};
 pub use device::DeviceChoice;
 pub use error::{EngineError, LoadError, SubmitError, TextError};
 pub use generation::{
@@ -43,4 +43,5 @@ pub use generation::{
 };
 pub use handle::{Engine, EngineStats, Generation, ModelInfo, StepObserver, StepReport};
 pub use loader::{LoadedModel, ModelConfig, Quantization, load};
+pub use scheduler::Policy;
 pub use text::{ChatMessage, GgufVocabulary, Piece, PromptTemplate, SpecialTokens, Text, TextStream};

@@ -1,22 +1,30 @@
 //! Which sequences run in the next step, and which KV blocks they hold.
 //!
-//! Sans-io: ids and token counts go in, a [`Plan`] comes out. No clock, no randomness, no model, no
-//! channel: the same calls give the same plans, so that it can be simulated from a seed.
+//! Sans-io: ids, token counts and block keys go in, a [`Plan`] comes out. No clock, no randomness, no model, no
+//! channel, no tokens: the same calls give the same plans, so that it can be simulated from a seed.
 //!
-//! A step serves decoding sequences first, then goes on with prompts, then admits waiting sequences in
-//! order of arrival, all within one token budget. When blocks run out, the blocks of paused sequences are
-//! taken first, then those of the youngest; what they held is recomputed later. The oldest unpaused sequence
-//! therefore always goes on, and everything ends.
+//! A step serves answers first, one token each; what is left of its one token budget goes to prompts, those
+//! under way and those of newcomers, in the order that the [`Policy`] says. Nobody is admitted past one who
+//! does not fit. A newcomer takes the blocks of its whole prompt at once, or those that the prefix cache has
+//! of it, and leaves a free block to everyone who runs, so that its prompt is not soon computed in vain.
+//!
+//! When an answer needs a block and none is free, the blocks of paused sequences are taken first, then those
+//! of the youngest; what they held is recomputed later, where it cannot be found in the cache, and a step that
+//! takes blocks away admits nobody. The oldest unpaused sequence therefore always goes on, and everything ends.
 
+mod policy;
 mod sequence;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
+pub use policy::Policy;
 pub use sequence::{Sequence, SequenceId};
 
-use crate::kv::BlockPool;
+use crate::kv::{BlockKey, BlockPool};
 
 /// Bounds of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +40,8 @@ pub struct Limits {
 pub struct Plan {
     /// The parts, in row order.
     pub chunks: Vec<Chunk>,
+    /// Tokens of all parts.
+    pub tokens: usize,
     /// Sequences that lost their blocks while planning.
     pub preempted: Vec<SequenceId>,
 }
@@ -53,18 +63,21 @@ pub struct Chunk {
 #[derive(Debug)]
 pub struct Scheduler {
     limits: Limits,
+    policy: Policy,
     pool: BlockPool,
-    /// In order of arrival; preempted sequences go back to their place.
-    waiting: VecDeque<Sequence>,
-    /// In order of arrival; each holds blocks.
-    running: Vec<Sequence>,
+    /// Without blocks, by arrival; preempted sequences are back in their place.
+    waiting: BTreeMap<SequenceId, Sequence>,
+    /// With blocks, by arrival.
+    running: BTreeMap<SequenceId, Sequence>,
+    /// Plans made.
+    steps: u64,
 }
 
 impl Scheduler {
     /// An empty scheduler over a pool.
-    pub fn new(limits: Limits, pool: BlockPool) -> Self {
+    pub fn new(limits: Limits, policy: Policy, pool: BlockPool) -> Self {
         assert!(limits.max_batch > 0 && limits.max_step_tokens > 0 && pool.total() > 0);
-        Self { limits, pool, waiting: VecDeque::new(), running: Vec::new() }
+        Self { limits, policy, pool, waiting: BTreeMap::new(), running: BTreeMap::new(), steps: 0 }
     }
 
     /// The most positions one sequence may ever have.
@@ -89,210 +102,172 @@ impl Scheduler {
 
     /// A sequence's blocks; empty when it waits.
     pub fn blocks(&self, id: SequenceId) -> &[u32] {
-        self.running.iter().find(|sequence| sequence.id == id).map_or(&[], |sequence| &sequence.blocks)
+        self.running.get(&id).map_or(&[], |sequence| &sequence.blocks)
     }
 
-    /// Adds a sequence of `tokens` known tokens. Ids rise with arrival; the caller keeps the sequence within
+    /// Adds a sequence of `tokens` known tokens; `keys` say what its full blocks will contain, or nothing if
+    /// they are not to be shared. Ids rise with arrival; the caller keeps the sequence within
     /// [`Scheduler::max_positions`].
-    pub fn submit(&mut self, id: SequenceId, tokens: usize) {
-        debug_assert!(tokens > 0 && self.waiting.back().is_none_or(|last| last.id < id));
-        self.waiting.push_back(Sequence::new(id, tokens));
+    pub fn submit(&mut self, id: SequenceId, tokens: usize, keys: Vec<BlockKey>) {
+        debug_assert!(tokens > 0 && self.waiting.last_key_value().is_none_or(|(last, _)| *last < id));
+        self.waiting.insert(id, Sequence::new(id, tokens, keys));
     }
 
     /// Decides the next step; empty when nothing can run.
     pub fn plan(&mut self) -> Plan {
+        self.steps += 1;
         let mut plan = Plan::default();
-        let mut budget = self.limits.max_step_tokens;
-        for decoding in [true, false] {
-            let candidates: Vec<SequenceId> = self
-                .running
-                .iter()
-                .filter(|sequence| !sequence.paused && sequence.is_decoding() == decoding)
-                .map(|sequence| sequence.id)
-                .collect();
-            for id in candidates {
-                if budget == 0 || plan.chunks.len() == self.limits.max_batch {
-                    break;
-                }
-                self.extend(id, &mut budget, &mut plan);
-            }
-        }
-        // A step that had to take blocks away has none to give to newcomers.
-        if plan.preempted.is_empty() {
-            self.admit(budget, &mut plan);
-        }
+        self.plan_answers(&mut plan);
+        self.plan_prompts(&mut plan);
         plan
     }
 
-    /// Notes that a planned chunk was computed; `sampled` tokens were added after it (0 or 1).
-    pub fn computed(&mut self, chunk: Chunk, sampled: usize) {
-        if let Some(sequence) = self.running.iter_mut().find(|sequence| sequence.id == chunk.id) {
-            sequence.computed = chunk.start + chunk.tokens;
-            sequence.known += sampled;
-        }
+    /// Notes that a planned chunk was computed and `sampled` tokens (0 or 1) became known, with the keys of the
+    /// blocks that these fill.
+    pub fn computed(&mut self, chunk: Chunk, sampled: usize, keys: Vec<BlockKey>) {
+        let Some(sequence) = self.running.get_mut(&chunk.id) else { return };
+        sequence.computed = chunk.start + chunk.tokens;
+        sequence.known += sampled;
+        sequence.keys.extend(keys);
+        sequence.publish(&mut self.pool);
     }
 
     /// Removes a sequence, wherever it is; its blocks are free at once.
     pub fn remove(&mut self, id: SequenceId) {
-        self.waiting.retain(|sequence| sequence.id != id);
-        if let Some(index) = self.running.iter().position(|sequence| sequence.id == id) {
-            self.pool.give_back(self.running.remove(index).blocks);
+        self.waiting.remove(&id);
+        if let Some(mut sequence) = self.running.remove(&id) {
+            sequence.give_back_blocks(&mut self.pool);
         }
     }
 
     /// Leaves a sequence out of the steps to come, or takes it back in.
     pub fn set_paused(&mut self, id: SequenceId, paused: bool) {
-        let mut all = self.running.iter_mut().chain(&mut self.waiting);
-        if let Some(sequence) = all.find(|sequence| sequence.id == id) {
+        if let Some(sequence) = self.running.get_mut(&id).or_else(|| self.waiting.get_mut(&id)) {
             sequence.paused = paused;
         }
     }
 
-    /// Plans the next tokens of a running sequence, taking blocks for them.
-    fn extend(&mut self, id: SequenceId, budget: &mut usize, plan: &mut Plan) {
-        let Some(index) = self.running.iter().position(|sequence| sequence.id == id) else {
-            return; // It lost its blocks to an older one in this very step.
-        };
-        let sequence = &self.running[index];
-        let tokens = sequence.missing().min(*budget);
-        let wanted = self.pool.blocks_for(sequence.computed + tokens).saturating_sub(sequence.blocks.len());
-        while self.pool.free() < wanted {
-            match self.victim(id, plan) {
-                Some(victim) => self.preempt(victim, plan),
-                None => return,
+    fn is_full(&self, plan: &Plan) -> bool {
+        plan.tokens == self.limits.max_step_tokens || plan.chunks.len() == self.limits.max_batch
+    }
+
+    /// One token for everyone who has only one missing, in order of arrival.
+    fn plan_answers(&mut self, plan: &mut Plan) {
+        let decoding = self.running.values().filter(|sequence| !sequence.paused && sequence.is_decoding());
+        for id in decoding.map(|sequence| sequence.id).collect::<Vec<_>>() {
+            if self.is_full(plan) {
+                return;
+            }
+            if self.grow(id, plan) {
+                self.extend(id, plan);
             }
         }
-        let Some(sequence) = self.running.iter_mut().find(|sequence| sequence.id == id) else { return };
-        sequence.blocks.extend((0..wanted).filter_map(|_| self.pool.take()));
-        plan.chunks.push(sequence.chunk(tokens));
-        *budget -= tokens;
+    }
+
+    /// Makes sure that there is a block for the token that is missing; false if there is none, or if the
+    /// sequence lost its blocks to an older one in this very step.
+    fn grow(&mut self, id: SequenceId, plan: &mut Plan) -> bool {
+        let Some(sequence) = self.running.get(&id) else { return false };
+        if sequence.blocks.len() < self.pool.blocks_for(sequence.known) {
+            while self.pool.free() == 0 {
+                match self.victim(id) {
+                    Some(victim) => self.preempt(victim, plan),
+                    None => return false,
+                }
+            }
+            let block = self.pool.take();
+            self.running.get_mut(&id).into_iter().for_each(|sequence| sequence.blocks.extend(block));
+        }
+        true
+    }
+
+    /// Plans the next tokens of a sequence that has the blocks for them.
+    fn extend(&mut self, id: SequenceId, plan: &mut Plan) {
+        let Some(sequence) = self.running.get_mut(&id) else { return };
+        let chunk = sequence.chunk(sequence.missing().min(self.limits.max_step_tokens - plan.tokens));
+        sequence.planned = self.steps;
+        plan.tokens += chunk.tokens;
+        plan.chunks.push(chunk);
     }
 
     /// Who loses its blocks for `id`: a paused sequence, else one that came after it and is not planned yet.
-    fn victim(&self, id: SequenceId, plan: &Plan) -> Option<SequenceId> {
-        let planned = |other: SequenceId| plan.chunks.iter().any(|chunk| chunk.id == other);
-        let mut youngest_first = self.running.iter().rev();
-        let paused = youngest_first.clone().find(|other| other.paused && other.id != id);
-        let younger = || youngest_first.find(|other| other.id > id && !planned(other.id));
-        paused.or_else(younger).map(|victim| victim.id)
+    fn victim(&self, id: SequenceId) -> Option<SequenceId> {
+        let mut younger = self.running.range(id..).rev().map(|(_, other)| other);
+        let unplanned = || younger.find(|other| other.id != id && other.planned != self.steps).map(|other| other.id);
+        self.youngest_paused().or_else(unplanned)
+    }
+
+    fn youngest_paused(&self) -> Option<SequenceId> {
+        self.running.values().rev().find(|sequence| sequence.paused).map(|sequence| sequence.id)
     }
 
     fn preempt(&mut self, id: SequenceId, plan: &mut Plan) {
-        let Some(index) = self.running.iter().position(|sequence| sequence.id == id) else { return };
-        let mut sequence = self.running.remove(index);
-        self.pool.give_back(sequence.blocks.drain(..));
-        sequence.computed = 0;
-        let place = self.waiting.partition_point(|other| other.id < id);
-        self.waiting.insert(place, sequence);
+        let Some(mut sequence) = self.running.remove(&id) else { return };
+        sequence.give_back_blocks(&mut self.pool);
+        // Its reader has seen a part of the answer: no newcomer goes before it.
+        sequence.passed_over = Policy::PATIENCE;
+        self.waiting.insert(id, sequence);
         plan.preempted.push(id);
     }
 
-    /// Admits waiting sequences in order while budget, places and blocks for all they know so far last.
-    fn admit(&mut self, mut budget: usize, plan: &mut Plan) {
-        let mut next = 0;
-        let mut places = self.limits.max_batch.saturating_sub(self.running.iter().filter(|s| !s.paused).count());
-        while next < self.waiting.len() && budget > 0 && places > 0 && plan.chunks.len() < self.limits.max_batch {
-            if self.waiting[next].paused {
-                next += 1;
-                continue;
+    /// Goes on with prompts, and admits newcomers while there are budget, places and blocks.
+    fn plan_prompts(&mut self, plan: &mut Plan) {
+        if self.is_full(plan) {
+            return;
+        }
+        let mut awake = self.running.values().filter(|sequence| !sequence.paused).count();
+        // A step that had to take blocks away has none to give to newcomers.
+        let mut admits = plan.preempted.is_empty() && awake < self.limits.max_batch;
+        let (line, answers) = (self.line(admits), plan.chunks.len());
+        for &id in &line {
+            if self.is_full(plan) {
+                break;
             }
-            let needed = self.pool.blocks_for(self.waiting[next].known);
-            while self.pool.free() < needed {
-                match self.running.iter().rev().find(|sequence| sequence.paused).map(|sequence| sequence.id) {
-                    Some(paused) => {
-                        self.preempt(paused, plan);
-                        next = self.waiting.iter().position(|sequence| !sequence.paused).unwrap_or(next);
-                    }
-                    None => return,
+            if self.waiting.contains_key(&id) {
+                // Who does not fit is not passed by others: it would never be its turn.
+                admits = admits && awake < self.limits.max_batch && self.admit(id, awake, plan);
+                if !admits {
+                    continue;
                 }
+                awake += 1;
             }
-            let Some(sequence) = self.waiting.remove(next) else { return };
-            let id = sequence.id;
-            let place = self.running.partition_point(|other| other.id < id);
-            self.running.insert(place, sequence);
-            self.extend(id, &mut budget, plan);
-            places -= 1;
+            self.extend(id, plan);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn scheduler(max_batch: usize, max_step_tokens: usize, blocks: usize) -> Scheduler {
-        Scheduler::new(Limits { max_batch, max_step_tokens }, BlockPool::new(blocks, 4))
+        let youngest = plan.chunks[answers..].iter().map(|chunk| chunk.id).max();
+        line.into_iter().filter(|id| youngest.is_some_and(|youngest| *id < youngest)).for_each(|id| self.pass_over(id));
     }
 
-    fn step(scheduler: &mut Scheduler) -> Vec<(u64, usize, usize, bool)> {
-        let plan = scheduler.plan();
-        for &chunk in &plan.chunks {
-            scheduler.computed(chunk, usize::from(chunk.samples));
+    /// The prompts that may get a part of the step, in turn.
+    fn line(&self, with_newcomers: bool) -> Vec<SequenceId> {
+        let turn = |sequence: &Sequence| (self.policy.rank(sequence), sequence.id);
+        let under_way = self.running.values().filter(|sequence| !sequence.paused && !sequence.is_decoding());
+        let mut line: Vec<_> = under_way.map(turn).collect();
+        if with_newcomers {
+            line.extend(self.waiting.values().filter(|sequence| !sequence.paused).map(turn));
         }
-        plan.chunks.iter().map(|chunk| (chunk.id.0, chunk.start, chunk.tokens, chunk.samples)).collect()
+        line.sort_unstable();
+        line.into_iter().map(|(_, id)| id).collect()
     }
 
-    #[test]
-    fn a_long_prompt_is_computed_in_chunks_while_others_decode() {
-        let mut scheduler = scheduler(8, 6, 100);
-        scheduler.submit(SequenceId(1), 3);
-        assert_eq!(step(&mut scheduler), [(1, 0, 3, true)]);
-        scheduler.submit(SequenceId(2), 12);
-        assert_eq!(step(&mut scheduler), [(1, 3, 1, true), (2, 0, 5, false)]);
-        assert_eq!(step(&mut scheduler), [(1, 4, 1, true), (2, 5, 5, false)]);
-        assert_eq!(step(&mut scheduler), [(1, 5, 1, true), (2, 10, 2, true)]);
-        assert_eq!(step(&mut scheduler), [(1, 6, 1, true), (2, 12, 1, true)]);
-    }
-
-    #[test]
-    fn the_batch_bound_holds_and_places_are_given_in_order_of_arrival() {
-        let mut scheduler = scheduler(2, 100, 100);
-        for id in 1..=3 {
-            scheduler.submit(SequenceId(id), 2);
+    /// Gives a waiting sequence its blocks, those of paused ones if need be, but none of the last `reserve`.
+    fn admit(&mut self, id: SequenceId, reserve: usize, plan: &mut Plan) -> bool {
+        let Some(mut sequence) = self.waiting.remove(&id) else { return false };
+        while !sequence.take_blocks(&mut self.pool, reserve) {
+            let Some(paused) = self.youngest_paused() else {
+                self.waiting.insert(id, sequence);
+                return false;
+            };
+            self.preempt(paused, plan);
         }
-        assert_eq!(step(&mut scheduler), [(1, 0, 2, true), (2, 0, 2, true)]);
-        assert_eq!((scheduler.running(), scheduler.waiting()), (2, 1));
-        scheduler.remove(SequenceId(1));
-        assert_eq!(step(&mut scheduler), [(2, 2, 1, true), (3, 0, 2, true)]);
+        self.running.insert(id, sequence);
+        true
     }
 
-    #[test]
-    fn without_blocks_the_youngest_is_recomputed_later() {
-        let mut scheduler = scheduler(4, 100, 2);
-        scheduler.submit(SequenceId(1), 4);
-        scheduler.submit(SequenceId(2), 4);
-        assert_eq!(step(&mut scheduler), [(1, 0, 4, true), (2, 0, 4, true)]);
-        let plan = scheduler.plan();
-        assert_eq!(plan.preempted, [SequenceId(2)]);
-        assert_eq!(plan.chunks, [Chunk { id: SequenceId(1), start: 4, tokens: 1, samples: true }]);
-        scheduler.computed(plan.chunks[0], 1);
-        scheduler.remove(SequenceId(1));
-        assert_eq!(step(&mut scheduler), [(2, 0, 5, true)], "the sampled token is recomputed too");
-    }
-
-    #[test]
-    fn a_paused_sequence_holds_no_place_and_gives_up_its_blocks_first() {
-        let mut scheduler = scheduler(1, 100, 2);
-        scheduler.submit(SequenceId(1), 4);
-        assert_eq!(step(&mut scheduler), [(1, 0, 4, true)]);
-        scheduler.set_paused(SequenceId(1), true);
-        scheduler.submit(SequenceId(2), 6);
-        assert_eq!(step(&mut scheduler), [(2, 0, 6, true)], "it took the paused one's block");
-        scheduler.set_paused(SequenceId(1), false);
-        assert_eq!(step(&mut scheduler), [(2, 6, 1, true)]);
-        scheduler.remove(SequenceId(2));
-        assert_eq!(step(&mut scheduler), [(1, 0, 5, true)]);
-    }
-
-    #[test]
-    fn a_removed_sequence_leaves_no_block_behind() {
-        let mut scheduler = scheduler(4, 100, 10);
-        scheduler.submit(SequenceId(1), 9);
-        step(&mut scheduler);
-        assert_eq!(scheduler.pool().free(), 7);
-        assert_eq!(scheduler.blocks(SequenceId(1)).len(), 3);
-        scheduler.remove(SequenceId(1));
-        assert_eq!(scheduler.pool().free(), 10);
-        assert!(step(&mut scheduler).is_empty());
+    /// Notes that a younger prompt got something in this step, if this one got nothing.
+    fn pass_over(&mut self, id: SequenceId) {
+        let sequence = self.running.get_mut(&id).or_else(|| self.waiting.get_mut(&id));
+        if let Some(sequence) = sequence.filter(|sequence| sequence.planned != self.steps) {
+            sequence.passed_over += 1;
+        }
     }
 }

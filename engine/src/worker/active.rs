@@ -7,9 +7,11 @@ use std::{
 
 use tokio::sync::mpsc;
 
+use super::attribution::StepShare;
 use crate::{
     generation::{Event, Failure, FinishReason, Finished, Token},
     handle::{Job, Progress, Ticket},
+    kv::{BlockKey, KeyChain},
     sampling::Sampler,
     scheduler::Chunk,
     text::{Text, TextStream},
@@ -21,16 +23,22 @@ pub(super) struct Active {
     pub(super) tokens: Vec<u32>,
     pub(super) sampler: Sampler,
     pub(super) stream: TextStream,
-    pub(super) progress: Arc<Progress>,
     pub(super) ignore_eos: bool,
+    /// Its part of the step that is being computed.
+    pub(super) chunk: Option<Chunk>,
+    /// Which of the step's rows of logits is its own.
+    pub(super) logits: Option<usize>,
+    chain: Option<KeyChain>,
+    progress: Arc<Progress>,
     prompt_tokens: usize,
     max_tokens: usize,
     deadline: Option<Instant>,
     events: mpsc::Sender<Event>,
     /// Held until the first step.
     ticket: Option<Ticket>,
-    stalled_since: Option<Instant>,
-    preempted_since: Option<Instant>,
+    /// Positions computed so far, and how many of them must be computed again before it is where it was.
+    reached: usize,
+    lost: usize,
 }
 
 impl Active {
@@ -39,16 +47,19 @@ impl Active {
         Self {
             sampler: Sampler::new(request.sampling, request.logprobs, &request.prompt),
             stream: text.stream(&request.stop),
+            ignore_eos: request.ignore_eos,
+            chunk: None,
+            logits: None,
+            chain: job.chain,
+            progress: job.progress,
             prompt_tokens: request.prompt.len(),
             tokens: request.prompt,
-            progress: job.progress,
-            ignore_eos: request.ignore_eos,
             max_tokens: request.max_tokens as usize,
             deadline: request.deadline,
             events: job.events,
             ticket: Some(job.ticket),
-            stalled_since: None,
-            preempted_since: None,
+            reached: 0,
+            lost: 0,
         }
     }
 
@@ -66,70 +77,77 @@ impl Active {
         self.generated() >= self.max_tokens
     }
 
-    /// Whether this chunk is one more token of an answer, not (part of) a prompt or its recomputation.
-    pub(super) fn decodes(&self, chunk: &Chunk) -> bool {
-        chunk.tokens == 1 && chunk.samples && self.generated() > 0 && self.preempted_since.is_none()
-    }
-
     fn generated(&self) -> usize {
         self.tokens.len() - self.prompt_tokens
+    }
+
+    /// Tokens of the step that go into its prompt, or into what it lost.
+    pub(super) fn prefill_tokens(&self) -> usize {
+        let answers = self.generated() > 0 && !self.progress.record().time.is_preempted();
+        self.chunk.filter(|_| !answers).map_or(0, |chunk| chunk.tokens)
     }
 
     /// Looks whether the reader keeps up; gives the new state when it changed.
     pub(super) fn update_stall(&mut self, now: Instant) -> Option<bool> {
         let full = |events: &mpsc::Sender<Event>| events.capacity() < 2;
-        match self.stalled_since {
-            None if full(&self.events) => {
-                self.progress.stalled.store(true, Ordering::Release);
-                // The reader may have gone on just before it could see the flag.
-                if !full(&self.events) {
-                    self.progress.stalled.store(false, Ordering::Release);
-                    return None;
-                }
-                self.stalled_since = Some(now);
-                Some(true)
-            }
-            Some(_) if full(&self.events) => {
-                self.progress.stalled.store(true, Ordering::Release);
-                None
-            }
-            Some(since) => {
-                self.stalled_since = None;
-                self.preempted_since = self.preempted_since.map(|_| now);
-                self.progress.stamp(|stamps| stamps.stall += now.duration_since(since));
-                Some(false)
-            }
-            None => None,
-        }
+        let stalled = full(&self.events) && {
+            self.progress.stalled.store(true, Ordering::Release);
+            // The reader may have gone on just before it could see the flag.
+            let still = full(&self.events);
+            self.progress.stalled.store(still, Ordering::Release);
+            still
+        };
+        let time = &mut self.progress.record().time;
+        (stalled != time.is_stalled()).then(|| {
+            time.set_stalled(stalled, now);
+            stalled
+        })
     }
 
-    /// It became part of a step that began at `started`.
-    pub(super) fn scheduled(&mut self, started: Instant) {
-        self.ticket = None;
-        self.progress.stamp(|stamps| {
-            stamps.scheduled.get_or_insert(started);
-            stamps.steps += 1;
-        });
+    /// It becomes part of a step that began at `started`; the first of its chunks begins where the cache ends.
+    /// True the first time.
+    pub(super) fn scheduled(&mut self, chunk: Chunk, started: Instant) -> bool {
+        self.chunk = Some(chunk);
+        let first = self.ticket.take().is_some();
+        let mut record = self.progress.record();
+        record.time.begin(started);
+        record.stamps.steps += 1;
+        if first {
+            record.stamps.scheduled = Some(started);
+            record.stamps.usage.cached_tokens = chunk.start as u32;
+        }
+        first
     }
 
     /// It lost its blocks.
     pub(super) fn preempted(&mut self, now: Instant) {
-        self.preempted_since.get_or_insert(now);
+        self.lost = self.lost.max(self.reached);
+        self.progress.record().time.set_preempted(true, now);
     }
 
-    /// A token was sampled: whatever was lost is recomputed.
-    pub(super) fn sampled(&mut self, id: u32, now: Instant) {
+    /// A step was computed, with or without a part for it.
+    pub(super) fn stepped(&mut self, started: Instant, now: Instant, prefill: usize, tokens: usize) {
+        let others_prefill = prefill - self.prefill_tokens();
+        let time = &mut self.progress.record().time;
+        time.step(started, now, StepShare { others_prefill, tokens });
+        if let Some(chunk) = self.chunk.take() {
+            self.reached = chunk.start + chunk.tokens;
+            if time.is_preempted() && self.reached >= self.lost {
+                self.lost = 0;
+                time.set_preempted(false, now);
+            }
+        }
+    }
+
+    /// A token became known; gives the keys of the blocks that it fills.
+    pub(super) fn sampled(&mut self, id: u32, now: Instant) -> Vec<BlockKey> {
         self.tokens.push(id);
         let generated = self.generated() as u32;
-        let preempted = self.preempted_since.take();
-        self.progress.stamp(|stamps| {
-            stamps.first_token.get_or_insert(now);
-            stamps.last_token = Some(now);
-            stamps.usage.completion_tokens = generated;
-            if let Some(since) = preempted {
-                stamps.preempted += now.saturating_duration_since(since);
-            }
-        });
+        let stamps = &mut self.progress.record().stamps;
+        stamps.first_token.get_or_insert(now);
+        stamps.last_token = Some(now);
+        stamps.usage.completion_tokens = generated;
+        self.chain.as_mut().map_or_else(Vec::new, |chain| chain.extend(&self.tokens))
     }
 
     /// Sends a token; there is room, as paused sequences are not sampled, or the reader has left.
@@ -139,21 +157,16 @@ impl Active {
 
     pub(super) fn finish(mut self, reason: FinishReason) {
         let text = self.stream.finish();
-        let now = Instant::now();
-        let mut usage = Default::default();
-        let (stalled, preempted) = (self.stalled_since, self.preempted_since);
-        self.progress.stamp(|stamps| {
-            stamps.stall += stalled.map_or_else(Default::default, |since| now.duration_since(since));
-            // Time both without blocks and without a reader is the reader's.
-            if stalled.is_none() && stamps.first_token.is_some() {
-                stamps.preempted += preempted.map_or_else(Default::default, |since| now.duration_since(since));
-            }
-            usage = stamps.usage;
-        });
+        let usage = {
+            let mut record = self.progress.record();
+            record.time.end(Instant::now());
+            record.stamps.usage
+        };
         let _ = self.events.try_send(Event::Finished(Finished { reason, text, usage }));
     }
 
     pub(super) fn fail(self, message: &str) {
+        self.progress.record().time.end(Instant::now());
         let _ = self.events.try_send(Event::Failed(Failure { message: message.to_owned() }));
     }
 }

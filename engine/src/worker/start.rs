@@ -8,10 +8,10 @@ use std::{
 
 use super::Worker;
 use crate::{
-    config::EngineConfig,
+    config::{EngineConfig, KvType},
     error::EngineError,
-    handle::{Command, ModelInfo, Shared, StepObserver},
-    kernels::cpu::Threads,
+    handle::{Command, EngineStats, ModelInfo, Shared, StepObserver},
+    kernels::cpu::{KvDtype, Threads},
     kv::BlockPool,
     loader::LoadedModel,
     memory,
@@ -39,18 +39,18 @@ pub(crate) fn start(
     config: &EngineConfig,
     surroundings: Surroundings,
 ) -> Result<Started, EngineError> {
-    let pool = compute_threads(config)?;
-    let threads = Arc::new(match config.threads {
-        Some(count) => Threads::new(count.get()),
-        None => Threads::of_this_machine(),
-    }?);
-    let placed = Placed::new(&loaded.config, &loaded.weights, loaded.options.quantize, threads)?;
+    let threads = Arc::new(compute_threads(config)?);
+    let placed = Placed::new(&loaded.config, &loaded.weights, loaded.options.quantize, Arc::clone(&threads))?;
+    let placed = match config.kv_type {
+        KvType::F16 => placed,
+        KvType::Q8 => placed.with_kv_dtype(KvDtype::Q8),
+    };
     let block_bytes = placed.kv_shape(config.block_size).block_bytes();
     let wanted_context = config.max_context.unwrap_or(usize::MAX).min(loaded.config.max_context);
     let blocks = kv_blocks(config, block_bytes, wanted_context)?;
     let max_context = wanted_context.min(blocks * config.block_size);
     let mut model = placed.with_cache(config.block_size, blocks);
-    pool.install(|| warm_up(&mut model, config.block_size.min(max_context)))?;
+    warm_up(&mut model, config.block_size.min(max_context))?;
 
     let info = ModelInfo {
         name: loaded.name,
@@ -61,33 +61,36 @@ pub(crate) fn start(
         device: "cpu",
         max_context,
     };
-    let worker = Prepared { model: Box::new(model), text: loaded.text, blocks, max_context };
-    let thread = worker.launch(config, surroundings, pool)?;
+    let worker = Prepared { model: Box::new(model), threads, text: loaded.text, blocks, max_context };
+    let thread = worker.launch(config, surroundings)?;
     Ok(Started { info, thread })
 }
 
 /// A model that is ready to compute, and the sizes it computes with.
 pub(crate) struct Prepared {
     pub(crate) model: Box<dyn Model>,
+    /// Those that sample.
+    pub(crate) threads: Arc<Threads>,
     pub(crate) text: Text,
     pub(crate) blocks: usize,
     pub(crate) max_context: usize,
 }
 
 impl Prepared {
-    /// Starts the thread; it computes on the threads of `pool`, being one of them.
+    /// Starts the thread.
     pub(crate) fn launch(
         self,
         config: &EngineConfig,
         surroundings: Surroundings,
-        pool: rayon::ThreadPool,
     ) -> Result<JoinHandle<()>, EngineError> {
         let limits = Limits { max_batch: config.max_batch, max_step_tokens: config.max_step_tokens };
-        let worker = Worker {
+        let mut worker = Worker {
             model: self.model,
+            threads: self.threads,
             text: self.text,
-            scheduler: Scheduler::new(limits, BlockPool::new(self.blocks, config.block_size)),
+            scheduler: Scheduler::new(limits, config.policy, BlockPool::new(self.blocks, config.block_size)),
             max_context: self.max_context,
+            prefix_cache: config.prefix_cache,
             active: HashMap::new(),
             next_id: 0,
             inbox: surroundings.inbox,
@@ -95,21 +98,19 @@ impl Prepared {
             observer: surroundings.observer,
             batch: StepBatch::default(),
             logits: Vec::new(),
-            steps: 0,
-            preemptions: 0,
+            stats: EngineStats::default(),
         };
         worker.publish();
-        Ok(thread::Builder::new().name("engine".to_owned()).spawn(move || pool.install(|| worker.run()))?)
+        Ok(thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run())?)
     }
 }
 
-/// The threads that compute.
-pub(crate) fn compute_threads(config: &EngineConfig) -> Result<rayon::ThreadPool, EngineError> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(config.threads.map_or(0, usize::from))
-        .thread_name(|index| format!("engine-compute-{index}"))
-        .build()
-        .map_err(|error| EngineError::Config(format!("cannot start compute threads: {error}")))
+/// The threads that compute, of which the worker's is one.
+fn compute_threads(config: &EngineConfig) -> std::io::Result<Threads> {
+    match config.threads {
+        Some(count) => Threads::new(count.get()),
+        None => Threads::of_this_machine(),
+    }
 }
 
 /// As many blocks as the memory given takes; without one, half of what is free, but no more than a full

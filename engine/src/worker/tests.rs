@@ -9,8 +9,9 @@ use std::{
 use super::Prepared;
 use crate::{
     Engine, EngineConfig, EngineError, Event, FinishReason, Finished, Generation, GenerationRequest, ModelConfig,
-    Sampling, SubmitError, Text,
+    Sampling, Stamps, SubmitError, Text,
     handle::ModelInfo,
+    kernels::cpu::Threads,
     loader::RopeLayout,
     model::{Model, StepBatch},
 };
@@ -123,7 +124,9 @@ fn fixture(blocks: usize, config: EngineConfig) -> Fixture {
         device: "cpu",
         max_context,
     };
-    let prepared = Prepared { model: Box::new(model), text: Text::byte_level_for_tests(), blocks, max_context };
+    let threads = Arc::new(Threads::new(2).unwrap());
+    let text = Text::byte_level_for_tests();
+    let prepared = Prepared { model: Box::new(model), threads, text, blocks, max_context };
     Fixture { engine: Engine::start_prepared(prepared, config, info), gate }
 }
 
@@ -135,6 +138,7 @@ fn request(prompt: &str, max_tokens: u32) -> GenerationRequest {
         stop: Vec::new(),
         ignore_eos: false,
         logprobs: None,
+        cache_salt: 0,
         deadline: None,
     }
 }
@@ -160,6 +164,12 @@ async fn until(engine: &Engine, condition: impl Fn(&crate::EngineStats) -> bool)
     }
 }
 
+/// What was attributed fits into the time from the first step to the last token.
+fn check_attribution(stamps: &Stamps) {
+    let total = stamps.last_token.unwrap() - stamps.scheduled.unwrap();
+    assert!(stamps.stall + stamps.preempted + stamps.interference <= total, "{stamps:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn among_forty_nine_others_and_preempted_a_request_says_what_it_says_alone() {
     let prompts: Vec<String> = (0..50).map(|index| format!("prompt {index}").repeat(1 + index % 3)).collect();
@@ -182,9 +192,17 @@ async fn among_forty_nine_others_and_preempted_a_request_says_what_it_says_alone
             .iter()
             .map(|prompt| tokio::spawn(collect(together.engine.submit(request(prompt, 20)).unwrap())))
             .collect();
+        let (mut preempted, mut interference) = (Duration::ZERO, Duration::ZERO);
         for (task, alone) in running.into_iter().zip(&alone) {
-            assert_eq!(&task.await.unwrap().0, alone);
+            let (text, _, generation) = task.await.unwrap();
+            assert_eq!(&text, alone);
+            let stamps = generation.stamps();
+            check_attribution(&stamps);
+            preempted += stamps.preempted;
+            interference += stamps.interference;
         }
+        assert!(interference > Duration::ZERO);
+        assert_eq!(preempted > Duration::ZERO, blocks < 100);
         until(&together.engine, |stats| stats.kv_blocks_used == 0 && stats.running == 0).await;
         assert_eq!(together.engine.stats().preemptions > 0, blocks < 100);
     }
@@ -216,7 +234,33 @@ async fn a_slow_reader_pauses_only_its_own_sequence() {
     assert_eq!(finished.usage.completion_tokens, 40);
     let stamps = generation.stamps();
     assert!(stamps.stall > Duration::ZERO);
-    assert!(stamps.stall <= stamps.last_token.unwrap() - stamps.first_token.unwrap());
+    check_attribution(&stamps);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stall_under_way_is_counted_when_the_reader_leaves() {
+    let fixture = fixture(100, EngineConfig { stream_buffer: 4, ..EngineConfig::default() });
+    let slow = fixture.engine.submit(request("slow", 40)).unwrap();
+    collect(fixture.engine.submit(request("quick", 100)).unwrap()).await;
+    let first = slow.stamps().stall;
+    assert!(first > Duration::ZERO);
+    assert!(slow.stamps().stall > first, "it goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prompts_of_others_are_interference_to_answers_and_to_prompts() {
+    let fixture = fixture(100, EngineConfig { max_step_tokens: 16, ..EngineConfig::default() });
+    fixture.gate.set(true, 1);
+    let answer = fixture.engine.submit(request("first", 40)).unwrap();
+    fixture.gate.wait_for_steps(1);
+    let long = fixture.engine.submit(request(&"long".repeat(20), 4)).unwrap();
+    let behind = fixture.engine.submit(request(&"behind".repeat(3), 4)).unwrap();
+    fixture.gate.set(false, 0);
+    for (generation, suffers) in [(answer, true), (long, false), (behind, true)] {
+        let stamps = collect(generation).await.2.stamps();
+        check_attribution(&stamps);
+        assert!(!suffers || stamps.interference > Duration::ZERO, "{stamps:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

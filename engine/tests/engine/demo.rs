@@ -41,6 +41,7 @@ fn greedy(prompt: Vec<u32>) -> GenerationRequest {
         stop: Vec::new(),
         ignore_eos: false,
         logprobs: None,
+        cache_salt: 0,
         deadline: None,
     }
 }

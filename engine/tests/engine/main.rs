@@ -6,6 +6,7 @@ mod bench;
 mod demo;
 mod goldens;
 mod loader;
+mod prefix_cache;
 mod quantized;
 mod synth;
 mod tokenizer;

@@ -1,8 +1,8 @@
-//! How the engine is sized.
+//! How the engine is sized, and what it does in what order.
 
 use std::num::NonZeroUsize;
 
-use engine::EngineConfig;
+use engine::{EngineConfig, KvType, Policy};
 use serde::{Deserialize, Serialize};
 
 use super::{ByteSize, Violation, within};
@@ -17,17 +17,45 @@ pub struct EngineSettings {
     pub max_step_tokens: usize,
     /// Requests that may wait for a place in the batch.
     pub max_queue: usize,
+    /// Whose prompt is computed next.
+    pub policy: PolicyName,
+    /// Whether prompts begin with the KV of what earlier ones of the same caller began with.
+    pub prefix_cache: bool,
     /// Tokens per KV block.
     pub block_size: usize,
     /// Memory for the KV cache; a share of what is free unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_memory: Option<ByteSize>,
+    /// How keys and values are stored.
+    pub kv_type: KvTypeName,
     /// Tokens of prompt and answer together; the model's own limit unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_context: Option<usize>,
     /// Threads that compute; the cores there are unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<NonZeroUsize>,
+}
+
+/// `--policy`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyName {
+    /// In order of arrival.
+    #[default]
+    Fcfs,
+    /// The least left to compute first; nobody is passed over for long.
+    ShortestPrompt,
+}
+
+/// `--kv-type`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum KvTypeName {
+    /// 16 bits per number.
+    #[default]
+    F16,
+    /// 8 bits per number: half the memory, and half the reading at long contexts.
+    Q8,
 }
 
 impl Default for EngineSettings {
@@ -37,8 +65,11 @@ impl Default for EngineSettings {
             max_batch: engine.max_batch,
             max_step_tokens: engine.max_step_tokens,
             max_queue: engine.max_queue,
+            policy: PolicyName::default(),
+            prefix_cache: engine.prefix_cache,
             block_size: engine.block_size,
             kv_memory: engine.kv_memory.map(ByteSize),
+            kv_type: KvTypeName::default(),
             max_context: engine.max_context,
             threads: engine.threads,
         }
@@ -52,8 +83,17 @@ impl EngineSettings {
             max_batch: self.max_batch,
             max_step_tokens: self.max_step_tokens,
             max_queue: self.max_queue,
+            policy: match self.policy {
+                PolicyName::Fcfs => Policy::Fcfs,
+                PolicyName::ShortestPrompt => Policy::ShortestPrompt,
+            },
+            prefix_cache: self.prefix_cache,
             block_size: self.block_size,
             kv_memory: self.kv_memory.map(|size| size.0),
+            kv_type: match self.kv_type {
+                KvTypeName::F16 => KvType::F16,
+                KvTypeName::Q8 => KvType::Q8,
+            },
             max_context: self.max_context,
             threads: self.threads,
             ..EngineConfig::default()

@@ -9,7 +9,7 @@ use std::{
 use clap::Parser;
 use serde::Serialize;
 
-use super::{ByteSize, DeviceName, LogFormat, OtlpProtocol, QuantizeName, Seconds};
+use super::{ByteSize, DeviceName, KvTypeName, LogFormat, OtlpProtocol, PolicyName, QuantizeName, Seconds};
 
 /// Flags that set what the configuration file may also set; a flag not given leaves it alone.
 #[derive(Debug, Clone, Default, Parser, Serialize)]
@@ -98,9 +98,18 @@ struct EngineFlags {
     /// Requests that may wait; more are refused with 503.
     #[arg(long, env = "GATEWAY_MAX_QUEUE")]
     max_queue: Option<usize>,
+    /// Whose prompt is computed next [default: fcfs].
+    #[arg(long, env = "GATEWAY_POLICY")]
+    policy: Option<PolicyName>,
+    /// Whether prompts may begin with KV that earlier ones of the same caller left [default: true].
+    #[arg(long, env = "GATEWAY_PREFIX_CACHE", value_name = "BOOL")]
+    prefix_cache: Option<bool>,
     /// Memory for the KV cache, such as 2GiB.
     #[arg(long, env = "GATEWAY_KV_MEMORY")]
     kv_memory: Option<ByteSize>,
+    /// How keys and values are stored [default: f16].
+    #[arg(long, env = "GATEWAY_KV_TYPE")]
+    kv_type: Option<KvTypeName>,
     /// Tokens of prompt and answer together.
     #[arg(long, env = "GATEWAY_MAX_CONTEXT")]
     max_context: Option<usize>,

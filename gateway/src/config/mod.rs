@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     auth::{ApiKeys, AuthConfig},
     command::ConfigCommand,
-    engine::EngineSettings,
+    engine::{EngineSettings, KvTypeName, PolicyName},
     flags::ServeFlags,
     limits::LimitsConfig,
     logging::{LogConfig, LogFormat},
@@ -189,6 +189,12 @@ mod tests {
             &[
                 "--kv-memory",
                 "2GiB",
+                "--kv-type",
+                "q8",
+                "--policy",
+                "shortest-prompt",
+                "--prefix-cache",
+                "false",
                 "--request-timeout",
                 "5m",
                 "--requests-per-minute",
@@ -203,6 +209,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.engine.kv_memory, Some(ByteSize(2 << 30)));
+        assert_eq!((config.engine.kv_type, config.engine.policy), (KvTypeName::Q8, PolicyName::ShortestPrompt));
+        assert!(!config.engine.prefix_cache);
         assert_eq!(config.limits.request_timeout.get().as_secs(), 300);
         assert_eq!(config.limits.requests_per_minute.map(NonZeroU32::get), Some(90));
         assert_eq!(config.limits.burst().map(NonZeroU32::get), Some(15));
@@ -219,6 +227,9 @@ mod tests {
             ("[server]\nport = \"x\"", vec![], "port"),
             ("[server]\nport = ", vec![], "port"),
             ("[engine]\nmax_batch = 0", vec![], "engine.max_batch"),
+            ("[engine]\npolicy = \"random\"", vec![], "policy"),
+            ("[engine]\nprefix_cache = \"maybe\"", vec![], "prefix_cache"),
+            ("[engine]\nkv_type = \"q2\"", vec![], "kv_type"),
             ("[engine]\nkv_memory = \"2 parsecs\"", vec![], "parsecs"),
             ("[limits]\nrequest_timeout = 0", vec![], "limits.request_timeout"),
             ("[limits]\nrequests_per_minute = 0", vec![], "requests_per_minute = 0"),
@@ -233,6 +244,11 @@ mod tests {
         }
         let message = load("", &["--max-batch", "0"]).unwrap_err().to_string();
         assert!(message.contains("engine.max_batch") && message.contains("flags"), "{message}");
+        for flags in [["--policy", "random"], ["--prefix-cache", "maybe"], ["--kv-type", "q2"]] {
+            let message =
+                <ServeFlags as clap::Parser>::try_parse_from(["gateway"].into_iter().chain(flags)).unwrap_err();
+            assert!(flags.iter().all(|part| message.to_string().contains(part)), "{message}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::reply::Reply;
 use crate::{
     error::{ApiError, ErrorCode},
     ledger::Content,
+    middleware::auth::Caller,
     request::OpenRequest,
     state::App,
     wire::{body::JsonBody, generate::GenerateBody},
@@ -16,6 +17,7 @@ use crate::{
 pub async fn generate(
     State(app): State<App>,
     Extension(request): Extension<OpenRequest>,
+    Extension(caller): Extension<Caller>,
     JsonBody(body): JsonBody<GenerateBody>,
 ) -> Result<Response, ApiError> {
     body.check()?;
@@ -51,6 +53,8 @@ pub async fn generate(
         stop,
         ignore_eos: body.ignore_eos,
         logprobs: body.logprobs,
+        // Whether a prompt was asked before shows in its time: callers learn that of their own only.
+        cache_salt: caller.0 as u64,
         deadline: Some(request.started() + app.config().limits.request_timeout.get()),
     };
     let mut answer = backend.submit(&request, asked, app.abort())?;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use engine::EngineStats;
-use opentelemetry::{KeyValue, metrics::Meter};
+use opentelemetry::{
+    KeyValue,
+    metrics::{AsyncInstrument, Meter},
+};
 
 use super::{export::Counters, process};
 
@@ -63,16 +66,23 @@ fn register_engine(meter: &Meter, engine: Arc<dyn Fn() -> Option<EngineStats> + 
     let read = Arc::clone(&engine);
     let sequences = move || read().map(|stats| [("waiting", stats.waiting), ("running", stats.running)]);
     register_states(meter, ("engine.sequences", "Requests in the engine by state", "{sequence}"), sequences);
-    meter
-        .u64_observable_counter("engine.preemptions")
-        .with_description("Sequences evicted to be recomputed")
-        .with_unit("{sequence}")
-        .with_callback(move |counter| {
-            if let Some(stats) = engine() {
-                counter.observe(stats.preemptions, &[]);
+    let count = |name: &'static str, description: &'static str, unit: &'static str, of: fn(&EngineStats) -> u64| {
+        let read = Arc::clone(&engine);
+        let observe = move |counter: &dyn AsyncInstrument<u64>| {
+            if let Some(stats) = read() {
+                counter.observe(of(&stats), &[]);
             }
-        })
-        .build();
+        };
+        let builder = meter.u64_observable_counter(name).with_description(description).with_unit(unit);
+        builder.with_callback(observe).build();
+    };
+    count("engine.preemptions", "Sequences evicted to be recomputed", "{sequence}", |stats| stats.preemptions);
+    count("engine.prefix_cache.lookups", "Prompt tokens looked for in the prefix cache", "{token}", |stats| {
+        stats.prefix_cache_lookups
+    });
+    count("engine.prefix_cache.hits", "Prompt tokens found in the prefix cache", "{token}", |stats| {
+        stats.prefix_cache_hits
+    });
 }
 
 /// A gauge with one series per state.

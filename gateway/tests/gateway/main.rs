@@ -8,6 +8,7 @@ mod lifecycle;
 mod malformed;
 mod model_pull;
 mod overload;
+mod prefix_cache;
 mod program;
 mod rate_limit;
 mod routes;

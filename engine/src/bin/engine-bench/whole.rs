@@ -70,6 +70,7 @@ async fn generate(engine: &Engine, row: Row, steps: usize) -> anyhow::Result<()>
             stop: Vec::new(),
             ignore_eos: true,
             logprobs: None,
+            cache_salt: 0,
             deadline: None,
         })?));
     }

@@ -52,7 +52,13 @@ fn a_scrape_shows_requests_steps_and_the_engine() {
         decode_tokens: 2,
         kv_blocks_used: 4,
     });
-    telemetry.watch_stats(|| EngineStats { kv_blocks_used: 3, kv_blocks_total: 12, ..EngineStats::default() });
+    telemetry.watch_stats(|| EngineStats {
+        kv_blocks_used: 3,
+        kv_blocks_total: 12,
+        prefix_cache_lookups: 30,
+        prefix_cache_hits: 16,
+        ..EngineStats::default()
+    });
     let text = telemetry.render_prometheus();
     let labels = r#"gen_ai_operation_name="text_completion",gen_ai_provider_name="local",gen_ai_request_model="demo""#;
     for line in [
@@ -74,6 +80,8 @@ fn a_scrape_shows_requests_steps_and_the_engine() {
         "engine_kv_usage_ratio 0.25",
         r#"engine_kv_blocks{state="free"} 9"#,
         "engine_preemptions_total 0",
+        "engine_prefix_cache_lookups_total 30",
+        "engine_prefix_cache_hits_total 16",
         r#"gateway_telemetry_spans_total{outcome="created"} 0"#,
     ] {
         assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");

@@ -1,9 +1,12 @@
 //! Logits to a token: penalties, temperature, top-k, top-p, min-p, and a draw seeded per request.
 //!
 //! A sampler's randomness is its own, so the same request with the same seed draws the same tokens
-//! whatever else is in the batch.
+//! whatever else is in the batch: one random number per token, and none for a greedy one.
 
-use std::{cmp::Ordering, collections::BinaryHeap, collections::HashMap};
+mod draw;
+mod scan;
+
+use std::collections::HashMap;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -24,6 +27,8 @@ pub struct Sampler {
 struct Count {
     in_prompt: bool,
     generated: u32,
+    /// Its logit before penalties, in the row at hand.
+    logit: f32,
 }
 
 /// A drawn token.
@@ -33,27 +38,6 @@ pub struct Sampled {
     pub id: u32,
     /// Its logprob under the model, if asked for.
     pub logprob: Option<TokenLogprob>,
-}
-
-/// A token and its weight, ordered by weight and then by the lower id.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Candidate {
-    id: u32,
-    weight: f32,
-}
-
-impl Eq for Candidate {}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.weight.total_cmp(&other.weight).then(other.id.cmp(&self.id))
-    }
 }
 
 impl Sampler {
@@ -68,15 +52,19 @@ impl Sampler {
         Self { rng: ChaCha8Rng::seed_from_u64(sampling.seed), sampling, logprobs, counts }
     }
 
-    /// Draws the next token; `logits` are used up.
+    /// Draws the next token; penalties are left in `logits`.
     pub fn sample(&mut self, logits: &mut [f32]) -> Sampled {
-        let probabilities = self.logprobs.map(|count| Logprobs::of(logits, usize::from(count)));
+        let model = self.logprobs.map(|count| Logprobs::of(logits, usize::from(count)));
         self.penalize(logits);
-        let id = if self.sampling.temperature == 0.0 { highest(logits) } else { self.draw(logits) };
+        let id = match self.sampling.temperature == 0.0 {
+            true => scan::position_of_highest(logits),
+            false => draw::draw(logits, &self.sampling, self.rng.random()),
+        };
+        let logit = self.counts.get(&id).map_or(logits[id as usize], |count| count.logit);
         if self.penalizes() {
             self.counts.entry(id).or_default().generated += 1;
         }
-        Sampled { id, logprob: probabilities.map(|probabilities| probabilities.of_token(id)) }
+        Sampled { id, logprob: model.map(|model| model.of_token(logit)) }
     }
 
     fn penalizes(&self) -> bool {
@@ -86,10 +74,11 @@ impl Sampler {
 
     /// Repetition as in CTRL (arXiv 1909.05858), over prompt and answer; presence and frequency as OpenAI
     /// documents them, over the answer.
-    fn penalize(&self, logits: &mut [f32]) {
+    fn penalize(&mut self, logits: &mut [f32]) {
         let Sampling { repetition_penalty, presence_penalty, frequency_penalty, .. } = self.sampling;
-        for (&id, count) in &self.counts {
+        for (&id, count) in &mut self.counts {
             let Some(logit) = logits.get_mut(id as usize) else { continue };
+            count.logit = *logit;
             if count.in_prompt || count.generated > 0 {
                 *logit = if *logit > 0.0 { *logit / repetition_penalty } else { *logit * repetition_penalty };
             }
@@ -98,90 +87,25 @@ impl Sampler {
             }
         }
     }
-
-    fn draw(&mut self, logits: &mut [f32]) -> u32 {
-        let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
-        let best = logits[highest(logits) as usize];
-        // Weights relative to the most likely token: its weight is 1, so min-p is a bound on the weight.
-        for logit in logits.iter_mut() {
-            *logit = ((*logit - best) / temperature).exp();
-        }
-        if top_k == 0 && top_p >= 1.0 {
-            for weight in logits.iter_mut() {
-                if *weight < min_p {
-                    *weight = 0.0;
-                }
-            }
-            return self.pick(logits.iter().enumerate().map(|(id, &weight)| Candidate { id: id as u32, weight }));
-        }
-        let all: Vec<_> = logits.iter().enumerate().map(|(id, &weight)| Candidate { id: id as u32, weight }).collect();
-        let mut heap = BinaryHeap::from(all);
-        if top_k > 0 {
-            heap = std::iter::from_fn(|| heap.pop()).take(top_k as usize).collect();
-        }
-        let mut kept: Vec<Candidate> = Vec::new();
-        // top-p is a share of what top-k left.
-        let mut missing = top_p * heap.iter().map(|candidate| candidate.weight).sum::<f32>();
-        while let Some(candidate) = heap.pop() {
-            missing -= candidate.weight;
-            kept.push(candidate);
-            if missing <= 0.0 {
-                break;
-            }
-        }
-        kept.retain(|candidate| candidate.weight >= min_p);
-        self.pick(kept.iter().copied())
-    }
-
-    fn pick(&mut self, candidates: impl Iterator<Item = Candidate> + Clone) -> u32 {
-        let total: f32 = candidates.clone().map(|candidate| candidate.weight).sum();
-        let mut left = self.rng.random::<f32>() * total;
-        let mut last = 0;
-        for candidate in candidates.filter(|candidate| candidate.weight > 0.0) {
-            last = candidate.id;
-            left -= candidate.weight;
-            if left < 0.0 {
-                break;
-            }
-        }
-        last
-    }
 }
 
-/// The id of the highest logit; the lowest id among equals. NaN never wins.
-fn highest(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > logits[best] || logits[best].is_nan() {
-            best = id;
-        }
-    }
-    best as u32
-}
-
-/// Natural-log probabilities of one row, before penalties.
+/// What a row says of tokens' natural-log probabilities, before penalties.
 struct Logprobs {
-    logits: Vec<f32>,
     log_total: f32,
     top: Vec<(u32, f32)>,
 }
 
 impl Logprobs {
     fn of(logits: &[f32], count: usize) -> Self {
-        let best = logits[highest(logits) as usize];
-        let total: f64 = logits.iter().map(|logit| f64::from(logit - best).exp()).sum();
+        let best = scan::highest(logits);
+        let total: f64 = scan::block_sums(logits, best, 1.0).iter().sum();
         let log_total = best + total.ln() as f32;
-        let all: Vec<_> = logits.iter().enumerate().map(|(id, &weight)| Candidate { id: id as u32, weight }).collect();
-        let mut heap = BinaryHeap::from(all);
-        let top = std::iter::from_fn(|| heap.pop())
-            .take(count)
-            .map(|candidate| (candidate.id, candidate.weight - log_total))
-            .collect();
-        Self { logits: logits.to_vec(), log_total, top }
+        let top = scan::top(logits, count);
+        Self { log_total, top: top.into_iter().map(|token| (token.id, token.value - log_total)).collect() }
     }
 
-    fn of_token(self, id: u32) -> TokenLogprob {
-        TokenLogprob { logprob: self.logits[id as usize] - self.log_total, top: self.top }
+    fn of_token(self, logit: f32) -> TokenLogprob {
+        TokenLogprob { logprob: logit - self.log_total, top: self.top }
     }
 }
 

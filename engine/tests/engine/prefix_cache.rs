@@ -1,0 +1,139 @@
+//! Real models through the whole engine: found in the cache or computed, alone or among others, preempted or
+//! not, on any number of threads, the same request gives the same tokens with the same bits.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+use std::num::NonZeroUsize;
+
+use engine::{
+    Engine, EngineConfig, EngineStats, Event, Generation, GenerationRequest, Policy, Sampling, Usage, load,
+    loader::LoadOptions,
+};
+
+use crate::goldens::folder;
+
+/// Positions per block: small, so that even short prompts have several.
+const BLOCK: usize = 4;
+
+/// An answer's tokens, each with the bits of its logprob.
+type Bits = Vec<(u32, u32)>;
+
+fn start(case: &str, blocks: usize, config: EngineConfig) -> Engine {
+    let together = tempfile::tempdir().unwrap();
+    for file in
+        [folder(case).join("config.json"), folder(case).join("model.safetensors"), folder("tokenizer/tokenizer.json")]
+    {
+        std::fs::copy(&file, together.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let model = load(together.path(), LoadOptions::default()).unwrap();
+    // Keys and values of all layers; these models keep them in single or half precision.
+    let sizes = &model.config;
+    let bytes = if case == "plain_gqa" || case == "sliding_window" { 4 } else { 2 };
+    let block = 2 * sizes.layers * sizes.kv_heads * sizes.head_dim * BLOCK * bytes;
+    let config = EngineConfig { block_size: BLOCK, kv_memory: Some(blocks * block), ..config };
+    Engine::start(model, config, Box::new(|_| ())).unwrap()
+}
+
+/// Requests whose prompts share a beginning, or all, or nothing; greedy and drawn.
+fn requests() -> Vec<GenerationRequest> {
+    let prompt =
+        |shared: u32, own: u32, len: u32| (0..len).map(move |i| if i < shared { i % 50 + 20 } else { own + i % 7 });
+    [(24, 70, 24), (12, 80, 24), (20, 90, 21), (24, 70, 24), (0, 100, 13), (24, 110, 40), (16, 120, 17)]
+        .into_iter()
+        .enumerate()
+        .map(|(index, (shared, own, len))| GenerationRequest {
+            prompt: prompt(shared, own, len).collect(),
+            max_tokens: 12,
+            sampling: Sampling {
+                temperature: if index % 2 == 0 { 0.0 } else { 1.2 },
+                repetition_penalty: if index % 3 == 0 { 1.1 } else { 1.0 },
+                seed: index as u64 % 3,
+                ..Sampling::default()
+            },
+            stop: Vec::new(),
+            ignore_eos: true,
+            logprobs: Some(1),
+            cache_salt: 0,
+            deadline: None,
+        })
+        .collect()
+}
+
+async fn answer(mut generation: Generation) -> (Bits, Usage) {
+    let mut bits = Vec::new();
+    while let Some(event) = generation.next().await {
+        match event {
+            Event::Token(token) => bits.push((token.id, token.logprob.unwrap().logprob.to_bits())),
+            Event::Finished(finished) => return (bits, finished.usage),
+            Event::Failed(failure) => panic!("{failure}"),
+        }
+    }
+    panic!("the stream ended without an end");
+}
+
+/// Every answer alone, each by an engine that has seen nothing else.
+async fn cold(case: &str) -> Vec<Bits> {
+    let mut answers = Vec::new();
+    for request in requests() {
+        let engine = start(case, 100, EngineConfig { threads: NonZeroUsize::new(1), ..EngineConfig::default() });
+        let (bits, usage) = answer(engine.submit(request).unwrap()).await;
+        assert_eq!((bits.len(), usage.cached_tokens), (12, 0));
+        answers.push(bits);
+    }
+    answers
+}
+
+/// Every request one after the other, then all at once, then all at once again.
+async fn check(engine: &Engine, expected: &[Bits]) -> EngineStats {
+    let mut cached = 0;
+    for (request, expected) in requests().into_iter().zip(expected) {
+        let (bits, usage) = answer(engine.submit(request).unwrap()).await;
+        assert!(bits == *expected, "one after the other");
+        cached += usage.cached_tokens;
+    }
+    for round in 0..2 {
+        let running: Vec<_> = requests().into_iter().map(|request| engine.submit(request).unwrap()).collect();
+        for (generation, expected) in running.into_iter().zip(expected) {
+            let (bits, usage) = answer(generation).await;
+            assert!(bits == *expected, "all at once, {round}");
+            cached += usage.cached_tokens;
+        }
+    }
+    let stats = engine.stats();
+    assert_eq!(stats.prefix_cache_hits, u64::from(cached));
+    stats
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hit_and_a_miss_give_the_same_bits() {
+    for case in ["plain_gqa", "sliding_window", "tied_bf16", "k_quant_f16"] {
+        let expected = cold(case).await;
+        for threads in [1, 2, 3] {
+            let config = EngineConfig { threads: NonZeroUsize::new(threads), ..EngineConfig::default() };
+            let roomy = check(&start(case, 200, config.clone()), &expected).await;
+            assert!(roomy.prefix_cache_hits > 200, "{roomy:?}");
+            // Room for hardly more than the longest: blocks are taken away all the time.
+            let config = EngineConfig { max_step_tokens: 9, policy: Policy::ShortestPrompt, ..config };
+            let tight = check(&start(case, 18, config.clone()), &expected).await;
+            assert!(tight.preemptions > 0, "{tight:?}");
+            let off = check(&start(case, 18, EngineConfig { prefix_cache: false, ..config }), &expected).await;
+            assert_eq!((off.prefix_cache_hits, off.prefix_cache_lookups), (0, 0));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_turn_of_a_conversation_finds_the_one_before_and_strangers_find_nothing() {
+    let engine = start("plain_gqa", 100, EngineConfig::default());
+    let first = requests().remove(0);
+    let (bits, _) = answer(engine.submit(first.clone()).unwrap()).await;
+    let mut prompt = first.prompt.clone();
+    prompt.extend(bits.iter().map(|(id, _)| *id));
+    prompt.extend([30, 31, 32]);
+    let next = GenerationRequest { prompt, ..first };
+    let stranger = GenerationRequest { cache_salt: 1, ..next.clone() };
+    let found = answer(engine.submit(next).unwrap()).await;
+    let computed = answer(engine.submit(stranger).unwrap()).await;
+    // 24 tokens and 12 are 9 blocks; the answer's last token was sampled, but nobody computed its block.
+    assert_eq!((found.1.cached_tokens, computed.1.cached_tokens), (32, 0));
+    assert!(found.0 == computed.0);
+}
