@@ -12,12 +12,13 @@ mod products;
 mod span;
 #[cfg(test)]
 mod tests;
+mod tile;
 
 use std::{cell::RefCell, ops::Range};
 
 use self::{
     partial::{finish, join, record_len},
-    span::{Scratch, Tile},
+    tile::{Scratch, Tile},
 };
 use super::{
     KvDtype, Threads,

@@ -4,36 +4,43 @@
 //! widened serves `Q` queries. One sum is always added up in the same order, whatever `Q` and `N`.
 #![expect(clippy::needless_range_loop, reason = "indices name queries and vectors of a block")]
 
-use super::super::lanes::{Lanes, Stored};
+use super::super::lanes::{Lanes, Stored, prefetch};
+
+/// Bytes that are brought near together.
+const LINE: usize = 64;
 
 /// Numbers of the cache: `count` rows of them, `stride` bytes apart, and a vector at `first` in the first row.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
     pub(super) first: *const u8,
+    /// Where rows lie that will be read soon.
+    pub(super) ahead: *const u8,
     pub(super) stride: usize,
     pub(super) count: usize,
 }
 
-/// `Σ query[d] · keys[d]` over `count` dimensions `d`, for `Q` queries one after the other, and vectors of
-/// positions at `keys`.
+/// `Σ query[d] · keys[d]` over the rows `d` of `keys`, for `Q` queries one after the other; all `keys` have the
+/// same stride and count.
 ///
 /// # Safety
-/// `queries` has `Q · count` numbers, and there are `count` vectors `stride` bytes apart at each of `keys`; the
-/// CPU has `L`'s instruction set.
+/// `queries` has `Q` times as many numbers as there are rows, and `keys` a vector in each; the CPU has `L`'s
+/// instruction set.
 #[inline(always)]
 pub(super) unsafe fn scores<L: Lanes, S: Stored, const Q: usize, const N: usize>(
     queries: *const f32,
-    keys: [*const u8; N],
-    stride: usize,
-    count: usize,
+    keys: [Rows; N],
 ) -> [[L; N]; Q] {
+    let Rows { stride, count, .. } = keys[0];
     // SAFETY: the caller's contract.
     unsafe {
         let mut sums = [[L::zero(); N]; Q];
         for d in 0..count {
             let mut loaded = [L::zero(); N];
             for n in 0..N {
-                loaded[n] = S::load(keys[n].add(d * stride));
+                loaded[n] = S::load(keys[n].first.add(d * stride));
+                if d * stride % LINE < stride {
+                    prefetch(keys[n].ahead.wrapping_add(d * stride));
+                }
             }
             for q in 0..Q {
                 let query = L::splat(*queries.add(q * count + d));
@@ -68,7 +75,11 @@ pub(super) unsafe fn add_weighted<L: Lanes, S: Stored, const Q: usize, const N: 
         for position in 0..values.count {
             let mut loaded = [L::zero(); N];
             for n in 0..N {
-                loaded[n] = S::load(values.first.add(position * values.stride + n * L::WIDTH * S::BYTES));
+                let at = n * L::WIDTH * S::BYTES;
+                loaded[n] = S::load(values.first.add(position * values.stride + at));
+                if at % LINE == 0 {
+                    prefetch(values.ahead.wrapping_add(position * values.stride + at));
+                }
             }
             for q in 0..Q {
                 let weight = L::splat(*weights[q].add(position));

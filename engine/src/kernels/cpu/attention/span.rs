@@ -8,12 +8,13 @@ use std::ops::Range;
 use super::{
     super::{
         kv_cache::PANEL,
-        lanes::{Lanes, Stored, WIDEST},
+        lanes::{Lanes, Stored, WIDEST, prefetch},
         softmax::{highest_into, sum_into, weights},
     },
     SPAN, Step,
     partial::{clear, record_len, set_weights, sums_len},
     products::{Rows, add_weighted, scores},
+    tile::{Scratch, Tile},
 };
 
 /// Queries of one block.
@@ -23,63 +24,7 @@ const STRIP: usize = 64;
 /// Where the scores of a query's span begin: a panel may begin before the span, and end after it.
 const LEAD: usize = PANEL;
 /// From one query's scores to the next's.
-const SCORES: usize = LEAD + SPAN + PANEL;
-
-/// Rows of one sequence, one after the other, under one key/value head.
-#[derive(Debug, Clone)]
-pub(super) struct Tile<'a> {
-    /// The sequence's blocks.
-    pub(super) blocks: &'a [u32],
-    /// The first row in the step.
-    pub(super) row: usize,
-    pub(super) rows: usize,
-    /// The first row's position.
-    pub(super) position: usize,
-    /// The positions that any of its rows sees.
-    pub(super) seen: Range<usize>,
-    /// The key/value head.
-    pub(super) head: usize,
-}
-
-impl Tile<'_> {
-    /// The spans its positions lie in.
-    pub(super) fn spans(&self) -> Range<usize> {
-        self.seen.start / SPAN..self.seen.end.div_ceil(SPAN)
-    }
-
-    /// Pairs of rows and positions, about.
-    pub(super) fn work(&self) -> usize {
-        self.rows * self.seen.len()
-    }
-}
-
-/// Buffers of a thread, kept between tasks.
-#[derive(Debug, Default)]
-pub(super) struct Scratch {
-    /// The tile's queries divided by √head_dim, one after the other.
-    queries: Vec<f32>,
-    /// [`SCORES`] per query, from the span's first position at [`LEAD`] on; then weights.
-    scores: Vec<f32>,
-    /// The positions of the span that each query sees.
-    seen: Vec<Range<usize>>,
-    pub(super) total: Vec<f32>,
-    pub(super) next: Vec<f32>,
-}
-
-impl Scratch {
-    /// Takes the tile's queries in.
-    pub(super) fn prepare(&mut self, step: &Step<'_>, tile: &Tile<'_>) {
-        let head_dim = step.kv.shape().head_dim;
-        let factor = 1.0 / (head_dim as f32).sqrt();
-        let queries = tile.rows * step.group();
-        self.queries.clear();
-        for query in 0..queries {
-            let query = &step.queries[step.at(tile, query)..][..head_dim];
-            self.queries.extend(query.iter().map(|number| number * factor));
-        }
-        self.scores.resize(queries * SCORES, 0.0);
-    }
-}
+pub(super) const SCORES: usize = LEAD + SPAN + PANEL;
 
 /// The records of all queries for the span of that index.
 ///
@@ -140,13 +85,46 @@ impl Span<'_> {
         let width = PANEL.min(shape.block_size - first);
         let head = self.step.kv.keys(self.tile.blocks[block], self.tile.head);
         let position = block * shape.block_size + first;
-        let keys = Rows {
-            first: head.numbers.wrapping_add(first * shape.head_dim * S::BYTES),
-            stride: width * S::BYTES,
-            count: shape.head_dim,
-        };
+        let numbers = head.numbers.wrapping_add(first * shape.head_dim * S::BYTES);
+        let keys = Rows { first: numbers, ahead: numbers, stride: width * S::BYTES, count: shape.head_dim };
         // Null stays null: nobody reads it.
         (Panel { keys, scales: head.scales.wrapping_add(first), position }, position + width)
+    }
+
+    /// The values from `position` on, as far as their block goes.
+    #[inline(always)]
+    fn values<S: Stored>(&self, position: usize) -> Rows {
+        let shape = self.step.kv.shape();
+        let (block, within) = (position / shape.block_size, position % shape.block_size);
+        let head = self.step.kv.values(self.tile.blocks[block], self.tile.head);
+        let stride = shape.head_dim * S::BYTES;
+        let first = head.numbers.wrapping_add(within * stride);
+        Rows { first, ahead: first, stride, count: shape.block_size - within }
+    }
+
+    /// What is read [`STRIP`] positions after the keys at `position`: keys, then the span's values.
+    #[inline(always)]
+    fn ahead_of_keys<S: Stored>(&self, position: usize) -> *const u8 {
+        let (seen, next) = (self.seen(), position + STRIP);
+        if next < seen.end {
+            let (panel, _) = self.panel::<S>(next);
+            if S::BYTES == 1 {
+                prefetch(panel.scales.cast());
+            }
+            return panel.keys.first;
+        }
+        self.values::<S>((seen.start + next - seen.end).min(seen.end - 1)).first
+    }
+
+    /// What is read [`STRIP`] positions after the values at `position`: values, then the next span's keys.
+    #[inline(always)]
+    fn ahead_of_values<S: Stored>(&self, position: usize) -> *const u8 {
+        let (seen, next) = (self.seen(), position + STRIP);
+        if next < seen.end {
+            return self.values::<S>(next).first;
+        }
+        // One panel has as many bytes as the values of its positions.
+        self.panel::<S>(next.min(self.tile.seen.end - 1)).0.keys.first
     }
 
     #[inline(always)]
@@ -166,6 +144,9 @@ impl Span<'_> {
                 (panels[count], after) = (next, after_next);
                 count += 1;
             }
+            for panel in &mut panels[..count] {
+                panel.keys.ahead = self.ahead_of_keys::<S>(panel.position);
+            }
             for (index, seen) in scratch.seen.chunks(QUERIES).enumerate() {
                 let (low, high) = union(seen);
                 if low >= after || high <= first.position {
@@ -184,6 +165,8 @@ impl Span<'_> {
                         _ => self.panel_scores::<L, S, QUERIES>(queries, &panels[..count], scores),
                     }
                 }
+                // It was asked for once.
+                panels.iter_mut().for_each(|panel| panel.keys.ahead = panel.keys.first);
             }
             position = after;
         }
@@ -222,9 +205,8 @@ impl Span<'_> {
     ) {
         // SAFETY: the caller's contract.
         unsafe {
-            let keys = vectors.map(|(panel, at)| panel.keys.first.add(at * S::BYTES));
-            let Rows { stride, count, .. } = vectors[0].0.keys;
-            let sums = scores::<L, S, Q, N>(queries, keys, stride, count);
+            let keys = vectors.map(|(Panel { keys, .. }, at)| Rows { first: keys.first.add(at * S::BYTES), ..keys });
+            let sums = scores::<L, S, Q, N>(queries, keys);
             for (q, sums) in sums.into_iter().enumerate() {
                 for (sum, (panel, at)) in sums.into_iter().zip(vectors) {
                     let sum = if S::BYTES == 1 { sum.mul(L::load_f32(panel.scales.add(at).cast())) } else { sum };
@@ -281,7 +263,7 @@ impl Span<'_> {
         for strip in seen.clone().step_by(STRIP) {
             let strip = strip..seen.end.min(strip + STRIP);
             for (index, seen) in scratch.seen.chunks(QUERIES).enumerate() {
-                let query = index * QUERIES;
+                let (query, ask) = (index * QUERIES, index == 0);
                 let weights = scratch.scores[query * SCORES..].as_ptr();
                 let records = records[query * len..].as_mut_ptr();
                 let within = |seen: &Range<usize>| {
@@ -296,18 +278,18 @@ impl Span<'_> {
                     for (query, seen) in seen.iter().enumerate() {
                         let (seen, records) = (within(seen), records.add(query * len));
                         let before = seen.start..seen.end.min(all.start);
-                        self.weighted::<L, S, 1>(weights.add(query * SCORES), before, records);
+                        self.weighted::<L, S, 1>(weights.add(query * SCORES), before, records, ask);
                     }
                     match seen.len() {
                         _ if all.is_empty() => continue,
-                        2 => self.weighted::<L, S, 2>(weights, all.clone(), records),
-                        3 => self.weighted::<L, S, 3>(weights, all.clone(), records),
-                        _ => self.weighted::<L, S, QUERIES>(weights, all.clone(), records),
+                        2 => self.weighted::<L, S, 2>(weights, all.clone(), records, ask),
+                        3 => self.weighted::<L, S, 3>(weights, all.clone(), records, ask),
+                        _ => self.weighted::<L, S, QUERIES>(weights, all.clone(), records, ask),
                     }
                     for (query, seen) in seen.iter().enumerate() {
                         let records = records.add(query * len);
                         let after = all.end..within(seen).end;
-                        self.weighted::<L, S, 1>(weights.add(query * SCORES), after, records);
+                        self.weighted::<L, S, 1>(weights.add(query * SCORES), after, records, ask);
                     }
                 }
             }
@@ -321,22 +303,23 @@ impl Span<'_> {
         weights: *const f32,
         range: Range<usize>,
         records: *mut f32,
+        asks_ahead: bool,
     ) {
-        let shape = self.step.kv.shape();
+        let head_dim = self.step.kv.shape().head_dim;
         let mut position = range.start;
         while position < range.end {
-            let (block, within) = (position / shape.block_size, position % shape.block_size);
-            let count = (shape.block_size - within).min(range.end - position);
-            let head = self.step.kv.values(self.tile.blocks[block], self.tile.head);
-            let stride = shape.head_dim * S::BYTES;
-            let values = Rows { first: head.numbers.wrapping_add(within * stride), stride, count };
+            let mut values = self.values::<S>(position);
+            values.count = values.count.min(range.end - position);
+            if asks_ahead {
+                values.ahead = self.ahead_of_values::<S>(position);
+            }
             // SAFETY: the caller's contract; the cache may be read, and a record written, to the end of the last
             // vector of `head_dim`.
             unsafe {
                 let weights = weights.add(LEAD + position - self.start);
-                run::<L, S, Q>(weights, values, records, shape.head_dim);
+                run::<L, S, Q>(weights, values, records, head_dim);
             }
-            position += count;
+            position += values.count;
         }
     }
 }
@@ -358,7 +341,11 @@ unsafe fn run<L: Lanes, S: Stored, const Q: usize>(
         let weights: [*const f32; Q] = std::array::from_fn(|q| weights.add(q * SCORES));
         while vector < vectors {
             let at = vector * L::WIDTH;
-            let values = Rows { first: values.first.add(at * S::BYTES), ..values };
+            let values = Rows {
+                first: values.first.add(at * S::BYTES),
+                ahead: values.ahead.wrapping_add(at * S::BYTES),
+                ..values
+            };
             let sums: [*mut f32; Q] = std::array::from_fn(|q| records.add(q * len + at));
             // Vectors of eight come with 16 registers only.
             if L::WIDTH != 8 && vectors - vector >= 4 {

@@ -27,6 +27,18 @@ pub(super) use x86::{Avx2, Avx512};
 /// Numbers of the widest vector: room for any.
 pub(super) const WIDEST: usize = 16;
 
+/// Asks for the line at `address`, which may be any, to be brought near.
+#[inline(always)]
+pub(super) fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults, and every x86-64 has it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// A vector of f32.
 pub(super) trait Lanes: Copy {
     /// Numbers per vector: a divisor of [`WIDEST`].
