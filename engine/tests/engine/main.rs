@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod demo;
+mod determinism;
 mod goldens;
 mod loader;
-mod prefix_cache;
 mod quantized;
 mod synth;
 mod tokenizer;
