@@ -247,7 +247,8 @@ mod tests {
         }
         let message = load("", &["--max-batch", "0"]).unwrap_err().to_string();
         assert!(message.contains("engine.max_batch") && message.contains("flags"), "{message}");
-        for flags in [["--policy", "random"], ["--prefix-cache", "maybe"], ["--kv-type", "q2"], ["--speculative", "-1"]]
+        for flags in
+            [["--policy", "random"], ["--prefix-cache", "maybe"], ["--kv-type", "q2"], ["--speculative", "many"]]
         {
             let message =
                 <ServeFlags as clap::Parser>::try_parse_from(["gateway"].into_iter().chain(flags)).unwrap_err();
