@@ -17,6 +17,8 @@ pub struct EngineConfig {
     pub policy: Policy,
     /// Whether prompts begin with the KV of what others began with.
     pub prefix_cache: bool,
+    /// Tokens that an answer may be guessed to go on with, and verified at once; 0 guesses nothing.
+    pub speculative_tokens: usize,
     /// Tokens per KV block.
     pub block_size: usize,
     /// Bytes of KV cache; `None` takes a share of the memory that is free.
@@ -49,6 +51,7 @@ impl Default for EngineConfig {
             max_queue: 256,
             policy: Policy::default(),
             prefix_cache: true,
+            speculative_tokens: 0,
             block_size: 16,
             kv_memory: None,
             kv_type: KvType::default(),

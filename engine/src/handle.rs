@@ -83,6 +83,10 @@ pub struct EngineStats {
     pub prefix_cache_lookups: u64,
     /// Prompt tokens found there, since start.
     pub prefix_cache_hits: u64,
+    /// Tokens that answers were guessed to go on with, since start.
+    pub speculative_proposed: u64,
+    /// Of these, how many answers did go on with.
+    pub speculative_accepted: u64,
 }
 
 /// One step, told to the observer after it was computed.

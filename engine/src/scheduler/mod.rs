@@ -40,7 +40,7 @@ pub struct Limits {
 pub struct Plan {
     /// The parts, in row order.
     pub chunks: Vec<Chunk>,
-    /// Tokens of all parts.
+    /// Tokens of all parts, guessed ones included.
     pub tokens: usize,
     /// Sequences that lost their blocks while planning.
     pub preempted: Vec<SequenceId>,
@@ -53,9 +53,11 @@ pub struct Chunk {
     pub id: SequenceId,
     /// Position of the first token.
     pub start: usize,
-    /// Number of tokens.
+    /// Number of known tokens.
     pub tokens: usize,
-    /// Whether the last one is the sequence's newest token, so that the next is sampled from it.
+    /// Number of guessed tokens after them.
+    pub guessed: usize,
+    /// Whether the last known one is the sequence's newest token, so that the next is sampled from it.
     pub samples: bool,
 }
 
@@ -113,23 +115,29 @@ impl Scheduler {
         self.waiting.insert(id, Sequence::new(id, tokens, keys));
     }
 
-    /// Decides the next step; empty when nothing can run.
-    pub fn plan(&mut self) -> Plan {
+    /// Decides the next step; empty when nothing can run. `guess` is asked, for answers that have room to go on,
+    /// how many tokens it guesses after those known, given how many it may; it keeps them within
+    /// [`Scheduler::max_positions`].
+    pub fn plan(&mut self, guess: impl FnMut(SequenceId, usize) -> usize) -> Plan {
         self.steps += 1;
         let mut plan = Plan::default();
         self.plan_answers(&mut plan);
+        let answers = plan.chunks.len();
         self.plan_prompts(&mut plan);
+        self.plan_guesses(&mut plan, answers, guess);
         plan
     }
 
-    /// Notes that a planned chunk was computed and `sampled` tokens (0 or 1) became known, with the keys of the
-    /// blocks that these fill.
+    /// Notes that a planned chunk was computed and `sampled` tokens became known, all but the last as guessed,
+    /// with the keys of the blocks that these fill. What was guessed wrong is computed over later.
     pub fn computed(&mut self, chunk: Chunk, sampled: usize, keys: Vec<BlockKey>) {
         let Some(sequence) = self.running.get_mut(&chunk.id) else { return };
-        sequence.computed = chunk.start + chunk.tokens;
+        sequence.computed = chunk.start + chunk.tokens + sampled.saturating_sub(1);
         sequence.known += sampled;
         sequence.keys.extend(keys);
         sequence.publish(&mut self.pool);
+        let needed = self.pool.blocks_for(sequence.known).min(sequence.blocks.len());
+        self.pool.give_back(sequence.blocks.drain(needed..));
     }
 
     /// Removes a sequence, wherever it is; its blocks are free at once.
@@ -235,6 +243,21 @@ impl Scheduler {
         }
         let youngest = plan.chunks[answers..].iter().map(|chunk| chunk.id).max();
         line.into_iter().filter(|id| youngest.is_some_and(|youngest| *id < youngest)).for_each(|id| self.pass_over(id));
+    }
+
+    /// Lets the first `answers` parts of the plan go on with what is guessed, as far as there is room.
+    fn plan_guesses(&mut self, plan: &mut Plan, answers: usize, mut guess: impl FnMut(SequenceId, usize) -> usize) {
+        for chunk in &mut plan.chunks[..answers] {
+            let room = self.limits.max_step_tokens - plan.tokens;
+            let Some(sequence) = self.running.get_mut(&chunk.id).filter(|_| room > 0) else { return };
+            let wanted = guess(chunk.id, room).min(room);
+            while sequence.blocks.len() < self.pool.blocks_for(sequence.known + wanted) {
+                let Some(block) = self.pool.take() else { break };
+                sequence.blocks.push(block);
+            }
+            chunk.guessed = wanted.min(sequence.blocks.len() * self.pool.block_size() - sequence.known);
+            plan.tokens += chunk.guessed;
+        }
     }
 
     /// The prompts that may get a part of the step, in turn.

@@ -8,8 +8,9 @@ pub enum Policy {
     /// In order of arrival. A long prompt takes all that answers leave of each step until it is computed.
     #[default]
     Fcfs,
-    /// Those with the least left to compute first, so that a long prompt holds up no short one; but nobody is
-    /// passed over in more than [`Policy::PATIENCE`] steps.
+    /// Those with the least left to compute first (before it is known what the prefix cache has of a newcomer's),
+    /// so that a long prompt holds up no short one; but nobody is passed over in more than [`Policy::PATIENCE`]
+    /// steps.
     ShortestPrompt,
 }
 

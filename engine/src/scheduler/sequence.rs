@@ -57,7 +57,8 @@ impl Sequence {
 
     /// Its next `tokens` tokens.
     pub(super) fn chunk(&self, tokens: usize) -> Chunk {
-        Chunk { id: self.id, start: self.computed, tokens, samples: self.computed + tokens == self.known }
+        let samples = self.computed + tokens == self.known;
+        Chunk { id: self.id, start: self.computed, tokens, guessed: 0, samples }
     }
 
     /// Takes its blocks: those that the cache has, and new ones for the rest of what is known. False, and

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Limits, Plan, Policy, Scheduler, SequenceId};
+use super::{Chunk, Limits, Plan, Policy, Scheduler, SequenceId};
 use crate::kv::{BlockKey, BlockPool, KeyChain};
 
 /// A request as its worker would see it.
@@ -18,12 +18,15 @@ struct Live {
     chain: Option<KeyChain>,
     wanted: usize,
     paused: bool,
+    /// Tokens guessed to come next: right, or from some place on wrong.
+    guess: Vec<u32>,
 }
 
 struct World {
     scheduler: Scheduler,
     limits: Limits,
     cached: bool,
+    guesses: bool,
     live: BTreeMap<SequenceId, Live>,
     next_id: u64,
     /// What lies in every position of every block.
@@ -35,14 +38,13 @@ struct World {
 
 impl Live {
     fn new(salt: u64, wanted: usize, chain: Option<KeyChain>) -> Self {
-        Self { tokens: Vec::new(), contents: vec![salt], chain, wanted, paused: false }
+        Self { tokens: Vec::new(), contents: vec![salt], chain, wanted, paused: false, guess: Vec::new() }
     }
 
     /// Learns a token; gives the keys of blocks it fills.
     fn push(&mut self, token: u32, world: &mut HashMap<BlockKey, u64>) -> Vec<BlockKey> {
         self.tokens.push(token);
-        let last = self.contents[self.contents.len() - 1];
-        self.contents.push((last ^ u64::from(token)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23));
+        self.contents.push(content_after(self.contents[self.contents.len() - 1], token));
         let keys = self.chain.as_mut().map_or_else(Vec::new, |chain| chain.extend(&self.tokens));
         world.extend(keys.iter().map(|key| (*key, self.contents[self.tokens.len()])));
         keys
@@ -51,6 +53,28 @@ impl Live {
     fn content(&self, position: usize) -> u64 {
         self.contents[position + 1]
     }
+
+    /// Guesses up to `most` tokens of those still wanted, some of them wrong.
+    fn guess(&mut self, most: usize, rng: &mut ChaCha8Rng) -> usize {
+        let mut content = self.content(self.tokens.len() - 1);
+        self.guess.clear();
+        for _ in 0..most.min(self.wanted - 1) {
+            let token = if rng.random_range(0..4) == 0 { 7 } else { token_after(content) };
+            self.guess.push(token);
+            content = content_after(content, token);
+        }
+        self.guess.len()
+    }
+}
+
+/// What a model keeps for a token that comes after what it keeps for the one before.
+fn content_after(content: u64, token: u32) -> u64 {
+    (content ^ u64::from(token)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
+}
+
+/// The token that a model says next.
+fn token_after(content: u64) -> u32 {
+    (content % 3) as u32
 }
 
 impl World {
@@ -61,6 +85,7 @@ impl World {
         Self {
             limits,
             cached: rng.random(),
+            guesses: rng.random(),
             live: BTreeMap::new(),
             next_id: 0,
             memory: vec![0; pool.total() * pool.block_size()],
@@ -107,22 +132,24 @@ impl World {
     }
 
     /// One step; checks every invariant; gives the number of tokens computed.
-    fn step(&mut self) -> usize {
+    fn step(&mut self, rng: &mut ChaCha8Rng) -> usize {
         let before: HashMap<_, _> = self.live.keys().map(|id| (*id, self.scheduler.blocks(*id).is_empty())).collect();
-        let plan = self.scheduler.plan();
+        let guesses = self.guesses;
+        let plan = self.scheduler.plan(|id, room| {
+            assert!(room > 0);
+            let most = if guesses { rng.random_range(0..6) } else { 0 };
+            self.live.get_mut(&id).unwrap().guess(most, rng)
+        });
         self.check_plan(&plan);
         self.check_blocks();
         self.compute(&plan);
         self.found += plan.chunks.iter().filter(|chunk| before[&chunk.id]).map(|chunk| chunk.start).sum::<usize>();
         for chunk in plan.chunks {
-            let mut keys = Vec::new();
-            if chunk.samples {
-                let live = self.live.get_mut(&chunk.id).unwrap();
-                live.wanted -= 1;
-                let token = live.content(live.tokens.len() - 1) % 3;
-                keys = live.push(token as u32, &mut self.ends);
-            }
-            self.scheduler.computed(chunk, usize::from(chunk.samples), keys);
+            let sampled = if chunk.samples { self.sample(chunk) } else { Vec::new() };
+            let live = self.live.get_mut(&chunk.id).unwrap();
+            live.wanted -= sampled.len();
+            let keys = sampled.iter().flat_map(|token| live.push(*token, &mut self.ends)).collect();
+            self.scheduler.computed(chunk, sampled.len(), keys);
             if self.live[&chunk.id].wanted == 0 {
                 self.live.remove(&chunk.id);
                 self.scheduler.remove(chunk.id);
@@ -132,8 +159,24 @@ impl World {
         plan.tokens
     }
 
+    /// What the model says next, as far as what was guessed is what it says.
+    fn sample(&self, chunk: Chunk) -> Vec<u32> {
+        let live = &self.live[&chunk.id];
+        let mut content = live.content(live.tokens.len() - 1);
+        let mut sampled = Vec::new();
+        for index in 0..=chunk.guessed {
+            let token = token_after(content);
+            sampled.push(token);
+            content = content_after(content, token);
+            if index == chunk.guessed || live.guess[index] != token {
+                break;
+            }
+        }
+        sampled
+    }
+
     fn check_plan(&self, plan: &Plan) {
-        assert_eq!(plan.tokens, plan.chunks.iter().map(|chunk| chunk.tokens).sum::<usize>());
+        assert_eq!(plan.tokens, plan.chunks.iter().map(|chunk| chunk.tokens + chunk.guessed).sum::<usize>());
         assert!(plan.tokens <= self.limits.max_step_tokens, "the token budget holds");
         assert!(plan.chunks.len() <= self.limits.max_batch, "the batch bound holds");
         let mut ids = HashSet::new();
@@ -143,6 +186,7 @@ impl World {
             assert!(!live.paused, "a paused sequence is not planned");
             assert!(chunk.tokens > 0 && chunk.start + chunk.tokens <= live.tokens.len());
             assert_eq!(chunk.samples, chunk.start + chunk.tokens == live.tokens.len());
+            assert!(chunk.guessed == 0 || chunk.samples && chunk.tokens == 1 && chunk.guessed <= live.guess.len());
             assert!(!plan.preempted.contains(&chunk.id), "who lost its blocks is not planned");
         }
     }
@@ -151,10 +195,14 @@ impl World {
     fn compute(&mut self, plan: &Plan) {
         let (holders, _) = self.scheduler.pool().inspect();
         for chunk in &plan.chunks {
-            for position in chunk.start..chunk.start + chunk.tokens {
+            let live = &self.live[&chunk.id];
+            let mut content = live.contents[chunk.start];
+            let known = live.tokens[chunk.start..chunk.start + chunk.tokens].iter();
+            for (position, &token) in (chunk.start..).zip(known.chain(&live.guess[..chunk.guessed])) {
+                content = content_after(content, token);
                 let slot = self.slot(chunk.id, position);
                 assert_eq!(holders[slot / self.scheduler.pool().block_size()], 1, "nobody writes to what is shared");
-                self.memory[slot] = self.live[&chunk.id].content(position);
+                self.memory[slot] = content;
             }
         }
         for chunk in &plan.chunks {
@@ -198,7 +246,7 @@ fn run(seed: u64) -> usize {
         if rng.next_u32().is_multiple_of(4) {
             world.disturb(&mut rng);
         }
-        world.step();
+        world.step(&mut rng);
     }
     // Without new arrivals and with every reader awake, all must end.
     for (id, live) in &mut world.live {
@@ -206,7 +254,7 @@ fn run(seed: u64) -> usize {
         world.scheduler.set_paused(*id, false);
     }
     while !world.live.is_empty() {
-        assert!(world.step() > 0, "nothing runs although {} sequences are left", world.live.len());
+        assert!(world.step(&mut rng) > 0, "nothing runs although {} sequences are left", world.live.len());
     }
     assert_eq!(world.scheduler.pool().free(), world.scheduler.pool().total());
     assert!(world.cached || world.found == 0);

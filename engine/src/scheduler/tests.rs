@@ -16,7 +16,7 @@ fn submit(scheduler: &mut Scheduler, id: u64, tokens: usize) {
 }
 
 fn step(scheduler: &mut Scheduler) -> Vec<(u64, usize, usize, bool)> {
-    let plan = scheduler.plan();
+    let plan = scheduler.plan(|_, _| 0);
     for &chunk in &plan.chunks {
         scheduler.computed(chunk, usize::from(chunk.samples), Vec::new());
     }
@@ -55,9 +55,9 @@ fn without_blocks_the_youngest_is_recomputed_later() {
     for position in 5..8 {
         assert_eq!(step(&mut scheduler), [(1, position, 1, true)], "2 has no block to go on with");
     }
-    let plan = scheduler.plan();
+    let plan = scheduler.plan(|_, _| 0);
     assert_eq!(plan.preempted, [SequenceId(2)]);
-    assert_eq!(plan.chunks, [Chunk { id: SequenceId(1), start: 8, tokens: 1, samples: true }]);
+    assert_eq!(plan.chunks, [Chunk { id: SequenceId(1), start: 8, tokens: 1, guessed: 0, samples: true }]);
     scheduler.computed(plan.chunks[0], 1, Vec::new());
     assert_eq!(step(&mut scheduler), [(1, 9, 1, true)], "2 needs two blocks");
     scheduler.remove(SequenceId(1));
@@ -179,4 +179,29 @@ fn what_is_shared_is_held_once_and_a_preempted_sequence_finds_its_own_again() {
     scheduler.remove(SequenceId(3));
     scheduler.set_paused(SequenceId(2), false);
     assert_eq!(step(&mut scheduler), [(1, 13, 1, true), (2, 8, 4, true)]);
+}
+
+#[test]
+fn guesses_get_what_nobody_else_wants() {
+    let mut scheduler = scheduler(8, 6, 3);
+    submit(&mut scheduler, 1, 3);
+    submit(&mut scheduler, 2, 3);
+    assert_eq!(step(&mut scheduler), [(1, 0, 3, true), (2, 0, 3, true)]);
+    let mut guess = |known: [usize; 2], extra: [usize; 2]| {
+        let plan = scheduler.plan(|_, _| 9);
+        assert_eq!((plan.preempted.as_slice(), plan.tokens), ([].as_slice(), 2 + extra[0] + extra[1]));
+        for ((chunk, known), extra) in plan.chunks.iter().zip(known).zip(extra) {
+            assert_eq!((chunk.start, chunk.tokens, chunk.guessed), (known - 1, 1, extra));
+        }
+        plan.chunks
+    };
+    let chunks = guess([4, 4], [4, 0]);
+    assert_eq!(chunks.len(), 2, "the first took what was left of the budget, and a block");
+    let mut accept = |chunk: Chunk, sampled| scheduler.computed(chunk, sampled, Vec::new());
+    accept(chunks[0], 3);
+    accept(chunks[1], 1);
+    assert_eq!(scheduler.blocks(SequenceId(1)).len(), 2, "2 of 4 guesses held");
+    let plan = scheduler.plan(|_, _| 9);
+    assert_eq!(plan.chunks[0], Chunk { id: SequenceId(1), start: 6, tokens: 1, guessed: 1, samples: true });
+    assert!(plan.preempted.is_empty(), "no block is taken away for a guess");
 }

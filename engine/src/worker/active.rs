@@ -1,18 +1,19 @@
 //! One request while the worker has it.
 
 use std::{
+    slice::ChunksExactMut,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
 use tokio::sync::mpsc;
 
-use super::attribution::StepShare;
+use super::{attribution::StepShare, lookup};
 use crate::{
     generation::{Event, Failure, FinishReason, Finished, Token},
     handle::{Job, Progress, Ticket},
     kv::{BlockKey, KeyChain},
-    sampling::Sampler,
+    sampling::{Sampled, Sampler},
     scheduler::Chunk,
     text::{Text, TextStream},
 };
@@ -21,13 +22,13 @@ use crate::{
 pub(super) struct Active {
     /// Prompt and answer so far.
     pub(super) tokens: Vec<u32>,
-    pub(super) sampler: Sampler,
+    sampler: Sampler,
     pub(super) stream: TextStream,
     pub(super) ignore_eos: bool,
     /// Its part of the step that is being computed.
     pub(super) chunk: Option<Chunk>,
-    /// Which of the step's rows of logits is its own.
-    pub(super) logits: Option<usize>,
+    /// What its answer is guessed to go on with.
+    guess: Vec<u32>,
     chain: Option<KeyChain>,
     progress: Arc<Progress>,
     prompt_tokens: usize,
@@ -49,7 +50,7 @@ impl Active {
             stream: text.stream(&request.stop),
             ignore_eos: request.ignore_eos,
             chunk: None,
-            logits: None,
+            guess: Vec::new(),
             chain: job.chain,
             progress: job.progress,
             prompt_tokens: request.prompt.len(),
@@ -79,6 +80,34 @@ impl Active {
 
     fn generated(&self) -> usize {
         self.tokens.len() - self.prompt_tokens
+    }
+
+    /// Guesses up to `most` tokens that its answer may go on with; gives their number. One token more must fit
+    /// into what was asked for, into the context, and into the channel, beside the end of the stream.
+    pub(super) fn guess(&mut self, most: usize, max_context: usize) -> usize {
+        let asked = self.max_tokens - self.generated();
+        let room = asked.min(max_context - self.tokens.len()).min(self.events.capacity().saturating_sub(1));
+        let answers = self.generated() > 0 && !self.progress.record().time.is_preempted();
+        self.guess = if answers { lookup::guess(&self.tokens, most.min(room.saturating_sub(1))) } else { Vec::new() };
+        self.guess.len()
+    }
+
+    /// What it computes in the step: known tokens, then guessed ones.
+    pub(super) fn step_tokens(&mut self, chunk: &Chunk) -> Vec<u32> {
+        self.guess.truncate(chunk.guessed);
+        [&self.tokens[chunk.start..chunk.start + chunk.tokens], &self.guess].concat()
+    }
+
+    /// Draws its next tokens: one for each of its rows of logits, as long as it was guessed right.
+    pub(super) fn draw(&mut self, rows: ChunksExactMut<'_, f32>) -> Vec<Sampled> {
+        let mut sampled: Vec<Sampled> = Vec::with_capacity(rows.len());
+        for row in rows {
+            sampled.push(self.sampler.sample(row));
+            if self.guess.get(sampled.len() - 1) != sampled.last().map(|token| &token.id) {
+                break;
+            }
+        }
+        sampled
     }
 
     /// Tokens of the step that go into its prompt, or into what it lost.
@@ -141,6 +170,7 @@ impl Active {
 
     /// A token became known; gives the keys of the blocks that it fills.
     pub(super) fn sampled(&mut self, id: u32, now: Instant) -> Vec<BlockKey> {
+        self.reached = self.tokens.len();
         self.tokens.push(id);
         let generated = self.generated() as u32;
         let stamps = &mut self.progress.record().stamps;

@@ -5,11 +5,12 @@
 //!
 //! - this file: the loop, and what comes and goes between steps;
 //! - `step`: one step, from the plan to the tokens sent;
-//! - `active`: one request; `attribution`: where its time goes;
+//! - `active`: one request; `attribution`: where its time goes; `lookup`: how it may go on;
 //! - `start`: from a loaded model to a running thread.
 
 mod active;
 pub(crate) mod attribution;
+mod lookup;
 mod start;
 mod step;
 #[cfg(test)]
@@ -46,6 +47,7 @@ struct Worker {
     scheduler: Scheduler,
     max_context: usize,
     prefix_cache: bool,
+    speculative_tokens: usize,
     active: HashMap<SequenceId, Active>,
     next_id: u64,
     inbox: Receiver<Command>,

@@ -91,6 +91,7 @@ impl Prepared {
             scheduler: Scheduler::new(limits, config.policy, BlockPool::new(self.blocks, config.block_size)),
             max_context: self.max_context,
             prefix_cache: config.prefix_cache,
+            speculative_tokens: config.speculative_tokens,
             active: HashMap::new(),
             next_id: 0,
             inbox: surroundings.inbox,

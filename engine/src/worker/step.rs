@@ -1,6 +1,7 @@
 //! One step: planned, computed, sampled, sent.
 
 use std::{
+    collections::HashMap,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -11,19 +12,22 @@ use crate::{
     generation::{FinishReason, Token},
     handle::StepReport,
     model::Logits,
-    sampling::{Sampled, Sampler},
-    scheduler::{Plan, SequenceId},
-    text::Piece,
+    sampling::Sampled,
+    scheduler::{Chunk, Plan, SequenceId},
+    text::{Piece, Text},
 };
 
-/// One sequence's draw: its sampler, its logits, and what came of them.
-type Draw<'a> = Mutex<(&'a mut Sampler, &'a mut [f32], Option<Sampled>)>;
+/// One sequence's draw: whose, its rows of logits, and what came of them.
+type Draw<'a> = Mutex<(&'a mut Active, &'a mut [f32], Vec<Sampled>)>;
 
 impl Worker {
     /// Computes one step; true when there was nothing to do.
     pub(super) fn step(&mut self) -> bool {
         let started = Instant::now();
-        let plan = self.scheduler.plan();
+        let plan = self.scheduler.plan(|id, room| {
+            let most = room.min(self.speculative_tokens);
+            self.active.get_mut(&id).map_or(0, |active| active.guess(most, self.max_context))
+        });
         for id in &plan.preempted {
             if let Some(active) = self.active.get_mut(id) {
                 active.preempted(started);
@@ -49,75 +53,83 @@ impl Worker {
     fn fill_batch(&mut self, plan: &Plan, started: Instant) {
         self.batch.clear();
         let block_size = self.scheduler.pool().block_size();
-        let mut sampling = 0..;
         for &chunk in &plan.chunks {
             let Some(active) = self.active.get_mut(&chunk.id) else { continue };
             if active.scheduled(chunk, started) && self.prefix_cache {
                 self.stats.prefix_cache_lookups += active.tokens.len() as u64;
                 self.stats.prefix_cache_hits += chunk.start as u64;
             }
-            let tokens = &active.tokens[chunk.start..chunk.start + chunk.tokens];
-            active.logits = if chunk.samples { sampling.next() } else { None };
-            let logits = if chunk.samples { Logits::Last } else { Logits::None };
-            self.batch.push(tokens, chunk.start, self.scheduler.blocks(chunk.id), block_size, logits);
+            let logits = match (chunk.samples, chunk.guessed) {
+                (false, _) => Logits::None,
+                (true, 0) => Logits::Last,
+                (true, _) => Logits::All,
+            };
+            let tokens = active.step_tokens(&chunk);
+            self.batch.push(&tokens, chunk.start, self.scheduler.blocks(chunk.id), block_size, logits);
         }
     }
 
     /// Samples where a token is due, and sends what came of it.
     fn advance(&mut self, plan: &Plan, prefill: usize, started: Instant) {
-        let sampled = self.sample();
+        let sampled = self.sample(plan);
         let now = Instant::now();
         for active in self.active.values_mut() {
             active.stepped(started, now, prefill, plan.tokens);
         }
-        let mut due = Vec::with_capacity(sampled.len());
-        let mut sampled = sampled.into_iter();
-        for &chunk in &plan.chunks {
-            let token = if chunk.samples { sampled.next() } else { None };
-            let keys = match (&token, self.active.get_mut(&chunk.id)) {
-                (Some(token), Some(active)) => active.sampled(token.id, now),
-                _ => Vec::new(),
-            };
-            self.scheduler.computed(chunk, usize::from(token.is_some()), keys);
-            due.extend(token.map(|token| (chunk.id, token)));
-        }
         // Prompts come last in a plan, and someone waits for their first tokens: those go out first.
-        for (id, token) in due.into_iter().rev() {
-            self.deliver(id, token, now);
+        for (&chunk, sampled) in plan.chunks.iter().zip(sampled).rev() {
+            self.go_on(chunk, sampled, now);
         }
         // The tasks that carry these tokens on are ready now; a core that is about to compute lets them go first.
         std::thread::yield_now();
     }
 
-    /// The next token of every sequence that is due one, in the plan's order.
-    fn sample(&mut self) -> Vec<Sampled> {
-        let mut due: Vec<_> =
-            self.active.values_mut().filter_map(|active| Some((active.logits.take()?, &mut active.sampler))).collect();
-        due.sort_unstable_by_key(|(row, _)| *row);
-        let rows = self.logits.chunks_exact_mut(self.model.vocabulary());
-        let draws: Vec<Draw<'_>> =
-            due.into_iter().zip(rows).map(|((_, sampler), logits)| Mutex::new((sampler, logits, None))).collect();
+    /// The next tokens of every part of the plan that is due any, in the plan's order.
+    fn sample(&mut self, plan: &Plan) -> Vec<Vec<Sampled>> {
+        let vocabulary = self.model.vocabulary();
+        let mut parts: HashMap<SequenceId, &mut Active> = self
+            .active
+            .iter_mut()
+            .filter(|(_, active)| active.chunk.is_some())
+            .map(|(id, active)| (*id, active))
+            .collect();
+        let mut logits = self.logits.as_mut_slice();
+        let draws: Vec<Draw<'_>> = plan
+            .chunks
+            .iter()
+            .filter_map(|chunk| {
+                let rows = if chunk.samples { 1 + chunk.guessed } else { 0 };
+                let own = logits.split_off_mut(..rows * vocabulary)?;
+                Some(Mutex::new((parts.remove(&chunk.id)?, own, Vec::new())))
+            })
+            .collect();
         self.threads.each(draws.len(), |index| {
-            let (sampler, logits, sampled) = &mut *draws[index].lock().unwrap_or_else(PoisonError::into_inner);
-            *sampled = Some(sampler.sample(logits));
+            let (active, rows, sampled) = &mut *draws[index].lock().unwrap_or_else(PoisonError::into_inner);
+            *sampled = active.draw(rows.chunks_exact_mut(vocabulary));
         });
-        draws.into_iter().filter_map(|draw| draw.into_inner().unwrap_or_else(PoisonError::into_inner).2).collect()
+        draws.into_iter().map(|draw| draw.into_inner().unwrap_or_else(PoisonError::into_inner).2).collect()
     }
 
-    fn deliver(&mut self, id: SequenceId, sampled: Sampled, now: Instant) {
-        let Some(active) = self.active.get_mut(&id) else { return };
-        if self.text.is_end(sampled.id) && !active.ignore_eos {
-            return self.finish(id, FinishReason::Stop);
+    /// Sends what was sampled after a chunk, up to what ends the answer.
+    fn go_on(&mut self, chunk: Chunk, sampled: Vec<Sampled>, now: Instant) {
+        let Some(active) = self.active.get_mut(&chunk.id) else { return };
+        let (mut known, mut keys, mut end) = (0_usize, Vec::new(), None);
+        for token in sampled {
+            known += 1;
+            keys.extend(active.sampled(token.id, now));
+            end = deliver(active, &self.text, token, now);
+            if end.is_some() {
+                break;
+            }
         }
-        let (text, stopped) = match active.stream.push(sampled.id) {
-            Piece::Text(text) => (text, false),
-            Piece::Stopped(text) => (text, true),
-        };
-        active.send(Token { id: sampled.id, text, logprob: sampled.logprob, sampled_at: now });
-        if stopped {
-            self.finish(id, FinishReason::Stop);
-        } else if active.is_full() || active.tokens.len() >= self.max_context {
-            self.finish(id, FinishReason::Length);
+        if end.is_none() && known > 0 && (active.is_full() || active.tokens.len() >= self.max_context) {
+            end = Some(FinishReason::Length);
+        }
+        self.stats.speculative_proposed += chunk.guessed as u64;
+        self.stats.speculative_accepted += known.saturating_sub(1) as u64;
+        self.scheduler.computed(chunk, known, keys);
+        if let Some(reason) = end {
+            self.finish(chunk.id, reason);
         }
     }
 
@@ -143,4 +155,17 @@ impl Worker {
             kv_blocks_used: self.scheduler.pool().used(),
         });
     }
+}
+
+/// Sends one token; gives why it is the last, if it is.
+fn deliver(active: &mut Active, text: &Text, sampled: Sampled, now: Instant) -> Option<FinishReason> {
+    if text.is_end(sampled.id) && !active.ignore_eos {
+        return Some(FinishReason::Stop);
+    }
+    let (text, stopped) = match active.stream.push(sampled.id) {
+        Piece::Text(text) => (text, false),
+        Piece::Stopped(text) => (text, true),
+    };
+    active.send(Token { id: sampled.id, text, logprob: sampled.logprob, sampled_at: now });
+    stopped.then_some(FinishReason::Stop)
 }

@@ -75,9 +75,10 @@ impl Model for Scripted {
             self.memory[*slot as usize] = *token;
         }
         logits.clear();
-        for sequence in batch.sequences.iter().filter(|s| batch.logit_rows.contains(&(s.rows.end - 1))) {
+        for &row in &batch.logit_rows {
+            let sequence = batch.sequences.iter().find(|sequence| sequence.rows.contains(&row)).unwrap();
             let blocks = &batch.block_tables[sequence.blocks.clone()];
-            let last = batch.positions[sequence.rows.end - 1] as usize;
+            let last = batch.positions[row] as usize;
             let hash = (0..=last).fold(7u64, |hash, position| {
                 let token = self.memory[blocks[position / BLOCK] as usize * BLOCK + position % BLOCK];
                 (hash ^ u64::from(token)).wrapping_mul(0x0100_0000_01b3)
@@ -186,6 +187,8 @@ async fn among_forty_nine_others_and_preempted_a_request_says_what_it_says_alone
     for (blocks, config) in [
         (800, EngineConfig::default()),
         (60, EngineConfig { max_batch: 16, max_step_tokens: 24, ..EngineConfig::default() }),
+        (800, EngineConfig { speculative_tokens: 3, ..EngineConfig::default() }),
+        (60, EngineConfig { speculative_tokens: 3, max_batch: 16, stream_buffer: 2, ..EngineConfig::default() }),
     ] {
         let together = fixture(blocks, config);
         let running: Vec<_> = prompts

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use engine::{
-    ChatMessage, Engine, EngineConfig, Event, FinishReason, Generation, GenerationRequest, PromptTemplate,
+    ChatMessage, Engine, EngineConfig, Event, FinishReason, Finished, Generation, GenerationRequest, PromptTemplate,
     Quantization, Sampling, load, loader::LoadOptions,
 };
 use serde::Deserialize;
@@ -27,9 +27,9 @@ fn goldens() -> Vec<Golden> {
     serde_json::from_slice(&std::fs::read(demo().join("golden.json")).unwrap()).unwrap()
 }
 
-fn start(quantize: Option<Quantization>) -> Engine {
+fn start(quantize: Option<Quantization>, speculative_tokens: usize) -> Engine {
     let options = LoadOptions { quantize, ..LoadOptions::default() };
-    let config = EngineConfig { kv_memory: Some(64 << 20), ..EngineConfig::default() };
+    let config = EngineConfig { kv_memory: Some(64 << 20), speculative_tokens, ..EngineConfig::default() };
     Engine::start(load(&demo(), options).unwrap(), config, Box::new(|_| ())).unwrap()
 }
 
@@ -46,7 +46,13 @@ fn greedy(prompt: Vec<u32>) -> GenerationRequest {
     }
 }
 
-async fn answer(mut generation: Generation) -> (Vec<u32>, String) {
+async fn answer(generation: Generation) -> (Vec<u32>, String) {
+    let (ids, text, finished) = whole(generation).await;
+    assert_eq!(finished.reason, FinishReason::Stop);
+    (ids, text)
+}
+
+async fn whole(mut generation: Generation) -> (Vec<u32>, String, Finished) {
     let (mut ids, mut text) = (Vec::new(), String::new());
     while let Some(event) = generation.next().await {
         match event {
@@ -54,10 +60,7 @@ async fn answer(mut generation: Generation) -> (Vec<u32>, String) {
                 ids.push(token.id);
                 text += &token.text;
             }
-            Event::Finished(finished) => {
-                assert_eq!(finished.reason, FinishReason::Stop);
-                return (ids, text + &finished.text);
-            }
+            Event::Finished(finished) => return (ids, text + &finished.text, finished),
             Event::Failed(failure) => panic!("{failure}"),
         }
     }
@@ -66,7 +69,7 @@ async fn answer(mut generation: Generation) -> (Vec<u32>, String) {
 
 #[tokio::test]
 async fn the_demo_answers_as_transformers_says_alone_and_together() {
-    let engine = start(None);
+    let engine = start(None, 0);
     let goldens = goldens();
     assert!(goldens.len() >= 5);
     let mut running = Vec::new();
@@ -86,10 +89,33 @@ async fn the_demo_answers_as_transformers_says_alone_and_together() {
     }
 }
 
+/// An answer that is guessed ends where it ends without: at its last token, a stop string or the bound.
+#[tokio::test]
+async fn guessing_ends_an_answer_where_it_ends() {
+    let (plain, guessing) = (start(None, 0), start(None, 6));
+    for golden in goldens() {
+        // Asked a second time, it says again what it can find in its own text.
+        let again = [golden.prompt_ids.as_slice(), &golden.greedy_ids, &golden.prompt_ids[1..]].concat();
+        let whole_answer = greedy(again);
+        let middle: String = golden.text.chars().skip(golden.text.chars().count() / 2).take(6).collect();
+        let stopped = GenerationRequest { stop: vec![middle], ..whole_answer.clone() };
+        for request in (5..9)
+            .map(|max_tokens| GenerationRequest { max_tokens, ..whole_answer.clone() })
+            .chain([whole_answer.clone(), stopped])
+        {
+            let (ids, text, finished) = whole(plain.submit(request.clone()).unwrap()).await;
+            let guessed = whole(guessing.submit(request).unwrap()).await;
+            assert_eq!((&guessed.0, &guessed.1), (&ids, &text));
+            assert_eq!((guessed.2.reason, guessed.2.usage), (finished.reason, finished.usage));
+        }
+    }
+    assert!(guessing.stats().speculative_accepted > 20, "{:?}", guessing.stats());
+}
+
 #[tokio::test]
 async fn quantised_while_loading_it_still_knows_its_page() {
     for format in [Quantization::Q8_0, Quantization::Q4K] {
-        let engine = start(Some(format));
+        let engine = start(Some(format), 0);
         let golden = &goldens()[0];
         let (_, text) = answer(engine.submit(greedy(golden.prompt_ids.clone())).unwrap()).await;
         assert_eq!(text, golden.text, "{format:?}");

@@ -4,9 +4,9 @@
 
 mod bench;
 mod demo;
+mod determinism;
 mod goldens;
 mod loader;
-mod prefix_cache;
 mod quantized;
 mod synth;
 mod tokenizer;

@@ -21,6 +21,8 @@ pub struct EngineSettings {
     pub policy: PolicyName,
     /// Whether prompts begin with the KV of what earlier ones of the same caller began with.
     pub prefix_cache: bool,
+    /// Tokens that an answer may be guessed to go on with, and verified at once; 0 guesses nothing.
+    pub speculative_tokens: usize,
     /// Tokens per KV block.
     pub block_size: usize,
     /// Memory for the KV cache; a share of what is free unless set.
@@ -67,6 +69,7 @@ impl Default for EngineSettings {
             max_queue: engine.max_queue,
             policy: PolicyName::default(),
             prefix_cache: engine.prefix_cache,
+            speculative_tokens: engine.speculative_tokens,
             block_size: engine.block_size,
             kv_memory: engine.kv_memory.map(ByteSize),
             kv_type: KvTypeName::default(),
@@ -88,6 +91,7 @@ impl EngineSettings {
                 PolicyName::ShortestPrompt => Policy::ShortestPrompt,
             },
             prefix_cache: self.prefix_cache,
+            speculative_tokens: self.speculative_tokens,
             block_size: self.block_size,
             kv_memory: self.kv_memory.map(|size| size.0),
             kv_type: match self.kv_type {
@@ -104,6 +108,7 @@ impl EngineSettings {
         within("engine.max_batch", self.max_batch, 1..=4096)?;
         within("engine.max_step_tokens", self.max_step_tokens, 1..=1 << 20)?;
         within("engine.max_queue", self.max_queue, 1..=1 << 20)?;
+        within("engine.speculative_tokens", self.speculative_tokens, 0..=64)?;
         within("engine.block_size", self.block_size, 1..=1024)?;
         if let Some(size) = self.kv_memory {
             within("engine.kv_memory", size, ByteSize(1 << 12)..=ByteSize(1 << 46))?;

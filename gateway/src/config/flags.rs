@@ -104,6 +104,9 @@ struct EngineFlags {
     /// Whether prompts may begin with KV that earlier ones of the same caller left [default: true].
     #[arg(long, env = "GATEWAY_PREFIX_CACHE", value_name = "BOOL")]
     prefix_cache: Option<bool>,
+    /// Tokens that an answer may be guessed to go on with from its own text, and verified at once [default: 0].
+    #[arg(long = "speculative", env = "GATEWAY_SPECULATIVE", value_name = "TOKENS")]
+    speculative_tokens: Option<usize>,
     /// Memory for the KV cache, such as 2GiB.
     #[arg(long, env = "GATEWAY_KV_MEMORY")]
     kv_memory: Option<ByteSize>,

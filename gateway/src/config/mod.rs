@@ -195,6 +195,8 @@ mod tests {
                 "shortest-prompt",
                 "--prefix-cache",
                 "false",
+                "--speculative",
+                "5",
                 "--request-timeout",
                 "5m",
                 "--requests-per-minute",
@@ -210,7 +212,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.engine.kv_memory, Some(ByteSize(2 << 30)));
         assert_eq!((config.engine.kv_type, config.engine.policy), (KvTypeName::Q8, PolicyName::ShortestPrompt));
-        assert!(!config.engine.prefix_cache);
+        assert_eq!((config.engine.prefix_cache, config.engine.speculative_tokens), (false, 5));
         assert_eq!(config.limits.request_timeout.get().as_secs(), 300);
         assert_eq!(config.limits.requests_per_minute.map(NonZeroU32::get), Some(90));
         assert_eq!(config.limits.burst().map(NonZeroU32::get), Some(15));
@@ -229,6 +231,7 @@ mod tests {
             ("[engine]\nmax_batch = 0", vec![], "engine.max_batch"),
             ("[engine]\npolicy = \"random\"", vec![], "policy"),
             ("[engine]\nprefix_cache = \"maybe\"", vec![], "prefix_cache"),
+            ("[engine]\nspeculative_tokens = 65", vec![], "engine.speculative_tokens"),
             ("[engine]\nkv_type = \"q2\"", vec![], "kv_type"),
             ("[engine]\nkv_memory = \"2 parsecs\"", vec![], "parsecs"),
             ("[limits]\nrequest_timeout = 0", vec![], "limits.request_timeout"),
@@ -244,7 +247,9 @@ mod tests {
         }
         let message = load("", &["--max-batch", "0"]).unwrap_err().to_string();
         assert!(message.contains("engine.max_batch") && message.contains("flags"), "{message}");
-        for flags in [["--policy", "random"], ["--prefix-cache", "maybe"], ["--kv-type", "q2"]] {
+        for flags in
+            [["--policy", "random"], ["--prefix-cache", "maybe"], ["--kv-type", "q2"], ["--speculative", "many"]]
+        {
             let message =
                 <ServeFlags as clap::Parser>::try_parse_from(["gateway"].into_iter().chain(flags)).unwrap_err();
             assert!(flags.iter().all(|part| message.to_string().contains(part)), "{message}");

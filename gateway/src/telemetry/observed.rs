@@ -66,6 +66,10 @@ fn register_engine(meter: &Meter, engine: Arc<dyn Fn() -> Option<EngineStats> + 
     let read = Arc::clone(&engine);
     let sequences = move || read().map(|stats| [("waiting", stats.waiting), ("running", stats.running)]);
     register_states(meter, ("engine.sequences", "Requests in the engine by state", "{sequence}"), sequences);
+    register_engine_counters(meter, engine);
+}
+
+fn register_engine_counters(meter: &Meter, engine: Arc<dyn Fn() -> Option<EngineStats> + Send + Sync>) {
     let count = |name: &'static str, description: &'static str, unit: &'static str, of: fn(&EngineStats) -> u64| {
         let read = Arc::clone(&engine);
         let observe = move |counter: &dyn AsyncInstrument<u64>| {
@@ -83,6 +87,18 @@ fn register_engine(meter: &Meter, engine: Arc<dyn Fn() -> Option<EngineStats> + 
     count("engine.prefix_cache.hits", "Prompt tokens found in the prefix cache", "{token}", |stats| {
         stats.prefix_cache_hits
     });
+    meter
+        .u64_observable_counter("engine.speculative.tokens")
+        .with_description("Tokens that answers were guessed to go on with, and those of them that they did")
+        .with_unit("{token}")
+        .with_callback(move |counter| {
+            let Some(stats) = engine() else { return };
+            for (outcome, count) in [("proposed", stats.speculative_proposed), ("accepted", stats.speculative_accepted)]
+            {
+                counter.observe(count, &[KeyValue::new("outcome", outcome)]);
+            }
+        })
+        .build();
 }
 
 /// A gauge with one series per state.

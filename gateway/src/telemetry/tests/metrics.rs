@@ -57,6 +57,8 @@ fn a_scrape_shows_requests_steps_and_the_engine() {
         kv_blocks_total: 12,
         prefix_cache_lookups: 30,
         prefix_cache_hits: 16,
+        speculative_proposed: 9,
+        speculative_accepted: 4,
         ..EngineStats::default()
     });
     let text = telemetry.render_prometheus();
@@ -82,6 +84,8 @@ fn a_scrape_shows_requests_steps_and_the_engine() {
         "engine_preemptions_total 0",
         "engine_prefix_cache_lookups_total 30",
         "engine_prefix_cache_hits_total 16",
+        r#"engine_speculative_tokens_total{outcome="proposed"} 9"#,
+        r#"engine_speculative_tokens_total{outcome="accepted"} 4"#,
         r#"gateway_telemetry_spans_total{outcome="created"} 0"#,
     ] {
         assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");

@@ -1,5 +1,5 @@
-//! Real models through the whole engine: found in the cache or computed, alone or among others, preempted or
-//! not, on any number of threads, the same request gives the same tokens with the same bits.
+//! Real models through the whole engine: found in the cache or computed, guessed or not, alone or among others,
+//! preempted or not, on any number of threads, the same request gives the same tokens with the same bits.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::num::NonZeroUsize;
@@ -33,7 +33,7 @@ fn start(case: &str, blocks: usize, config: EngineConfig) -> Engine {
     Engine::start(model, config, Box::new(|_| ())).unwrap()
 }
 
-/// Requests whose prompts share a beginning, or all, or nothing; greedy and drawn.
+/// Requests whose prompts share a beginning, or all, or nothing; greedy and drawn, with penalties and without.
 fn requests() -> Vec<GenerationRequest> {
     let prompt =
         |shared: u32, own: u32, len: u32| (0..len).map(move |i| if i < shared { i % 50 + 20 } else { own + i % 7 });
@@ -42,10 +42,12 @@ fn requests() -> Vec<GenerationRequest> {
         .enumerate()
         .map(|(index, (shared, own, len))| GenerationRequest {
             prompt: prompt(shared, own, len).collect(),
-            max_tokens: 12,
+            max_tokens: 16,
             sampling: Sampling {
                 temperature: if index % 2 == 0 { 0.0 } else { 1.2 },
                 repetition_penalty: if index % 3 == 0 { 1.1 } else { 1.0 },
+                // Below 0, so that these answers repeat themselves.
+                frequency_penalty: if index % 3 == 1 { -2.0 } else { 0.0 },
                 seed: index as u64 % 3,
                 ..Sampling::default()
             },
@@ -76,7 +78,7 @@ async fn cold(case: &str) -> Vec<Bits> {
     for request in requests() {
         let engine = start(case, 100, EngineConfig { threads: NonZeroUsize::new(1), ..EngineConfig::default() });
         let (bits, usage) = answer(engine.submit(request).unwrap()).await;
-        assert_eq!((bits.len(), usage.cached_tokens), (12, 0));
+        assert_eq!((bits.len(), usage.cached_tokens), (16, 0));
         answers.push(bits);
     }
     answers
@@ -122,6 +124,24 @@ async fn a_hit_and_a_miss_give_the_same_bits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn guessing_changes_how_many_steps_there_are_and_nothing_else() {
+    for case in ["plain_gqa", "sliding_window", "tied_bf16", "k_quant_f16"] {
+        let expected = cold(case).await;
+        let plain = check(&start(case, 200, EngineConfig::default()), &expected).await;
+        assert_eq!((plain.speculative_proposed, plain.speculative_accepted), (0, 0));
+        for (speculative_tokens, blocks, prefix_cache) in
+            [(1, 200, true), (4, 200, false), (4, 18, true), (9, 18, false)]
+        {
+            let config = EngineConfig { speculative_tokens, prefix_cache, ..EngineConfig::default() };
+            let stats = check(&start(case, blocks, config), &expected).await;
+            assert!(stats.speculative_accepted > 0, "{case}: {stats:?}");
+            assert!(stats.speculative_accepted <= stats.speculative_proposed, "{stats:?}");
+            assert!(stats.steps < plain.steps || blocks < 200, "{stats:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_next_turn_of_a_conversation_finds_the_one_before_and_strangers_find_nothing() {
     let engine = start("plain_gqa", 100, EngineConfig::default());
     let first = requests().remove(0);
@@ -133,7 +153,7 @@ async fn the_next_turn_of_a_conversation_finds_the_one_before_and_strangers_find
     let stranger = GenerationRequest { cache_salt: 1, ..next.clone() };
     let found = answer(engine.submit(next).unwrap()).await;
     let computed = answer(engine.submit(stranger).unwrap()).await;
-    // 24 tokens and 12 are 9 blocks; the answer's last token was sampled, but nobody computed its block.
-    assert_eq!((found.1.cached_tokens, computed.1.cached_tokens), (32, 0));
+    // 24 tokens and 16 are 10 blocks; the answer's last token was sampled, but nobody computed its block.
+    assert_eq!((found.1.cached_tokens, computed.1.cached_tokens), (36, 0));
     assert!(found.0 == computed.0);
 }
