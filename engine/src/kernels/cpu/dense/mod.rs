@@ -21,7 +21,7 @@ use half::bf16;
 
 use super::{
     disjoint::Disjoint,
-    lanes::{Bf16, F16, F32, Lanes, Simd, Stored, dispatch},
+    lanes::{Bf16, F16, F32, Lanes, Simd, Stored, dispatch, prefetch},
     threads::Threads,
 };
 use crate::loader::{Dtype, Tensor};
@@ -30,6 +30,8 @@ use crate::loader::{Dtype, Tensor};
 const BLOCK: usize = 4;
 /// Bytes of weights that stay in a core's own cache while all rows go over them.
 const STRIP: usize = 256 << 10;
+/// How far ahead of the product each column's weights are fetched from memory.
+const AHEAD: usize = 1024;
 /// Numbers that are worth a task of rounding.
 const ROUNDED: usize = 1 << 15;
 
@@ -282,8 +284,10 @@ unsafe fn block<D: Dot, const M: usize, const N: usize>(product: &Product<'_, D:
         let whole = inputs / D::STEP * D::STEP;
         for k in (0..whole).step_by(D::STEP) {
             let mut w = [D::weights(weights.add(k * D::WEIGHT)); N];
-            for n in 1..N {
-                w[n] = D::weights(weights.add((n * inputs + k) * D::WEIGHT));
+            for n in 0..N {
+                let from = weights.add((n * inputs + k) * D::WEIGHT);
+                prefetch(from.wrapping_add(AHEAD));
+                w[n] = D::weights(from);
             }
             for m in 0..M {
                 let v = D::row(x.add(m * inputs + k));

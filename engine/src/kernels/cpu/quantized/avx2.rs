@@ -38,11 +38,6 @@ impl<const VNNI: bool> ByteLanes for Avx2<VNNI> {
         _mm256_srl_epi16(bytes, _mm_cvtsi32_si128(BITS as i32))
     }
     #[inline(always)]
-    unsafe fn prefetch(from: *const u8) {
-        _mm_prefetch::<_MM_HINT_T0>(from.cast());
-    }
-
-    #[inline(always)]
     unsafe fn splat(value: i32) -> __m256i {
         _mm256_set1_epi32(value)
     }

@@ -37,11 +37,6 @@ impl ByteLanes for Avx512 {
         _mm512_srli_epi16::<BITS>(bytes)
     }
     #[inline(always)]
-    unsafe fn prefetch(from: *const u8) {
-        _mm_prefetch::<_MM_HINT_T0>(from.cast());
-    }
-
-    #[inline(always)]
     unsafe fn splat(value: i32) -> __m512i {
         _mm512_set1_epi32(value)
     }

@@ -6,13 +6,13 @@
 
 use half::f16;
 
-use super::{lanes::ByteLanes, rows::Group};
+use super::{super::lanes::prefetch, lanes::ByteLanes, rows::Group};
 
 /// Outputs per tile.
 pub(super) const TILE: usize = 16;
 
 /// How far ahead of the product weights are fetched from memory.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 6144;
 
 /// A block format.
 pub(super) trait Format {
@@ -39,25 +39,15 @@ pub(super) struct Column {
 }
 
 /// Fetches what comes later from where `weights` are: a core's own prefetchers keep too little in flight.
-///
-/// # Safety
-/// The CPU has `L`'s instruction set.
 #[inline(always)]
-pub(super) unsafe fn fetch_ahead<L: ByteLanes>(weights: *const u8) {
-    // SAFETY: a prefetch takes any address.
-    unsafe { L::prefetch(weights.wrapping_add(AHEAD)) };
+pub(super) fn fetch_ahead(weights: *const u8) {
+    prefetch(weights.wrapping_add(AHEAD));
 }
 
 /// The same for all of `bytes` from there on.
-///
-/// # Safety
-/// The CPU has `L`'s instruction set.
 #[inline(always)]
-pub(super) unsafe fn fetch_all_ahead<L: ByteLanes>(weights: *const u8, bytes: usize) {
-    for line in (0..bytes).step_by(64) {
-        // SAFETY: as above.
-        unsafe { fetch_ahead::<L>(weights.wrapping_add(line)) };
-    }
+pub(super) fn fetch_all_ahead(weights: *const u8, bytes: usize) {
+    (0..bytes).step_by(64).for_each(|line| fetch_ahead(weights.wrapping_add(line)));
 }
 
 /// The little-endian words of `bytes`.

@@ -31,8 +31,6 @@ pub(super) trait ByteLanes: Copy {
     unsafe fn left<const BITS: u32>(bytes: Self::Bytes) -> Self::Bytes;
     /// Shifts to the right; likewise.
     unsafe fn right<const BITS: u32>(bytes: Self::Bytes) -> Self::Bytes;
-    /// Fetches the cache line at `from` for later; any address is fine.
-    unsafe fn prefetch(from: *const u8);
 
     unsafe fn splat(value: i32) -> Self::Ints;
     /// `sum + Σ₄ weight · activation`: weights are 0..=63, `activations` four signed bytes, -127 the least.

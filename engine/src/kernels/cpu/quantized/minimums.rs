@@ -117,14 +117,14 @@ impl<Q: Quants> Format for Q {
             let mut sums = [L::zero(); M];
             for block in 0..column.blocks {
                 let tile = column.tiles.add(block * Q::BYTES * TILE);
-                fetch_all_ahead::<L>(tile.add(NIBBLES), Q::BYTES * TILE - NIBBLES);
+                fetch_all_ahead(tile.add(NIBBLES), Q::BYTES * TILE - NIBBLES);
                 let scales = unpack_tile_scales(tile.add(NIBBLES + Q::HIGH));
                 let quants = group.quants.add(block * 64 * M);
                 let mut scaled = [L::zero(); M];
                 for part in 0..PARTS {
                     let mut dots = [L::splat(0); M];
                     for pair in 0..4 {
-                        fetch_ahead::<L>(tile.add((part * 4 + pair) * 4 * TILE));
+                        fetch_ahead(tile.add((part * 4 + pair) * 4 * TILE));
                         let (low, high) = Q::pair::<L>(tile, part, pair, first);
                         let quants = quants.add((part * 8 + pair * 2) * M);
                         for m in 0..M {

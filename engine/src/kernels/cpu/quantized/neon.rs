@@ -55,11 +55,6 @@ impl ByteLanes for Neon {
         vshlq_u8(bytes, vdupq_n_s8(-(BITS as i8)))
     }
     #[inline(always)]
-    unsafe fn prefetch(from: *const u8) {
-        asm!("prfm pldl1keep, [{from}]", from = in(reg) from, options(readonly, nostack, preserves_flags));
-    }
-
-    #[inline(always)]
     unsafe fn splat(value: i32) -> int32x4_t {
         vdupq_n_s32(value)
     }

@@ -59,16 +59,16 @@ impl Format for Q6K {
             for block in 0..column.blocks {
                 let tile = column.tiles.add(block * Self::BYTES * TILE);
                 let quants = group.quants.add(block * 64 * M);
-                fetch_all_ahead::<L>(tile.add(NIBBLES + HIGH), SCALES + HALVES);
+                fetch_all_ahead(tile.add(NIBBLES + HIGH), SCALES + HALVES);
                 let mut scaled = [L::zero(); M];
                 for part in 0..PARTS {
                     let mut dots = [L::splat(0); M];
                     for m in 0..M {
                         dots[m] = L::splat(group.corrections.add((block * PARTS + part) * M + m).read());
                     }
-                    fetch_ahead::<L>(tile.add(NIBBLES + part * 4 * TILE));
+                    fetch_ahead(tile.add(NIBBLES + part * 4 * TILE));
                     for pair in 0..2 {
-                        fetch_ahead::<L>(tile.add((part * 2 + pair) * 4 * TILE));
+                        fetch_ahead(tile.add((part * 2 + pair) * 4 * TILE));
                         let (low, high) = quants_of::<L>(tile, part, pair, first);
                         let quants = quants.add((part * 4 + pair * 2) * M);
                         for m in 0..M {

@@ -42,13 +42,13 @@ impl Format for Q8_0 {
                 }
                 for four in 0..8 {
                     let weights = tile.add(four * 4 * TILE);
-                    fetch_ahead::<L>(weights);
+                    fetch_ahead(weights);
                     let weights = L::load(weights.add(4 * first));
                     for m in 0..M {
                         dots[m] = L::dot_signed(dots[m], weights, quants.add(four * M + m).read());
                     }
                 }
-                fetch_ahead::<L>(tile.add(QUANTS));
+                fetch_ahead(tile.add(QUANTS));
                 let d = L::load_f16(tile.add(QUANTS + 2 * first));
                 for m in 0..M {
                     let scale = L::splat_float(group.scales.add(block * M + m).read());

@@ -48,9 +48,6 @@ impl ByteLanes for Scalar {
         bytes.map(|byte| byte >> BITS)
     }
     #[inline(always)]
-    unsafe fn prefetch(_: *const u8) {}
-
-    #[inline(always)]
     unsafe fn splat(value: i32) -> Self::Ints {
         [value; LANES]
     }
