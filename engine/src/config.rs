@@ -47,7 +47,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             max_batch: 64,
-            max_step_tokens: 512,
+            max_step_tokens: 128,
             max_queue: 256,
             policy: Policy::default(),
             prefix_cache: true,
