@@ -100,9 +100,9 @@ pub struct StepReport {
     pub forward: Duration,
     /// Sequences in the step.
     pub sequences: usize,
-    /// Prompt tokens computed.
+    /// Tokens of prompts, and of what was lost and computed again.
     pub prefill_tokens: usize,
-    /// Sequences that were decoding.
+    /// Tokens of answers, guessed ones included.
     pub decode_tokens: usize,
     /// KV blocks in use after it.
     pub kv_blocks_used: usize,
@@ -208,11 +208,16 @@ impl Engine {
 
     /// An engine around a scripted model.
     #[cfg(test)]
-    pub(crate) fn start_prepared(prepared: worker::Prepared, config: EngineConfig, model: ModelInfo) -> Self {
+    pub(crate) fn start_prepared(
+        prepared: worker::Prepared,
+        config: EngineConfig,
+        model: ModelInfo,
+        observer: StepObserver,
+    ) -> Self {
         let (commands, inbox) = std_mpsc::channel();
         let shared = Arc::new(Shared::default());
         let text = prepared.text.clone();
-        let surroundings = worker::Surroundings { inbox, shared: Arc::clone(&shared), observer: Box::new(|_| ()) };
+        let surroundings = worker::Surroundings { inbox, shared: Arc::clone(&shared), observer };
         let thread = prepared.launch(&config, surroundings).expect("a thread can be started");
         let inner = Inner { commands, shared, text, model, config, thread: Mutex::new(Some(thread)) };
         Self { inner: Arc::new(inner) }

@@ -116,17 +116,20 @@ impl Active {
         self.chunk.filter(|_| !answers).map_or(0, |chunk| chunk.tokens)
     }
 
-    /// Looks whether the reader keeps up; gives the new state when it changed.
+    /// Looks whether the reader keeps up; gives the new state when it changed. It fell behind when there is no
+    /// room for a token beside the end of the stream, and caught up when half of the room is there again: what
+    /// was taken from a paused sequence is computed again, and that not for a single token.
     pub(super) fn update_stall(&mut self, now: Instant) -> Option<bool> {
-        let full = |events: &mpsc::Sender<Event>| events.capacity() < 2;
-        let stalled = full(&self.events) && {
+        let time = &mut self.progress.record().time;
+        let room = if time.is_stalled() { 1 + self.events.max_capacity() / 2 } else { 2 };
+        let full = || self.events.capacity() < room;
+        let stalled = full() && {
             self.progress.stalled.store(true, Ordering::Release);
             // The reader may have gone on just before it could see the flag.
-            let still = full(&self.events);
+            let still = full();
             self.progress.stalled.store(still, Ordering::Release);
             still
         };
-        let time = &mut self.progress.record().time;
         (stalled != time.is_stalled()).then(|| {
             time.set_stalled(stalled, now);
             stalled

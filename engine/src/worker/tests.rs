@@ -9,7 +9,7 @@ use std::{
 use super::Prepared;
 use crate::{
     Engine, EngineConfig, EngineError, Event, FinishReason, Finished, Generation, GenerationRequest, ModelConfig,
-    Sampling, Stamps, SubmitError, Text,
+    Sampling, Stamps, StepReport, SubmitError, Text,
     handle::ModelInfo,
     kernels::cpu::Threads,
     loader::RopeLayout,
@@ -94,6 +94,7 @@ impl Model for Scripted {
 struct Fixture {
     engine: Engine,
     gate: Arc<Gate>,
+    steps: Arc<Mutex<Vec<StepReport>>>,
 }
 
 fn fixture(blocks: usize, config: EngineConfig) -> Fixture {
@@ -128,7 +129,10 @@ fn fixture(blocks: usize, config: EngineConfig) -> Fixture {
     let threads = Arc::new(Threads::new(2).unwrap());
     let text = Text::byte_level_for_tests();
     let prepared = Prepared { model: Box::new(model), threads, text, blocks, max_context };
-    Fixture { engine: Engine::start_prepared(prepared, config, info), gate }
+    let steps = Arc::<Mutex<Vec<StepReport>>>::default();
+    let seen = Arc::clone(&steps);
+    let observer = Box::new(move |step: &StepReport| seen.lock().unwrap().push(step.clone()));
+    Fixture { engine: Engine::start_prepared(prepared, config, info, observer), gate, steps }
 }
 
 fn request(prompt: &str, max_tokens: u32) -> GenerationRequest {
@@ -234,6 +238,8 @@ async fn a_slow_reader_pauses_only_its_own_sequence() {
     assert_eq!(text.len(), 100);
     assert_eq!(slow.stamps().usage.completion_tokens, 4, "no more than its buffer holds");
     assert!(slow.next().await.is_some());
+    collect(fixture.engine.submit(request("again", 100)).unwrap()).await;
+    assert_eq!(slow.stamps().usage.completion_tokens, 4, "it does not go on for one token");
     let (_, finished, generation) = collect(slow).await;
     assert_eq!(finished.usage.completion_tokens, 40);
     let stamps = generation.stamps();
@@ -264,6 +270,49 @@ async fn prompts_of_others_are_interference_to_answers_and_to_prompts() {
         let stamps = collect(generation).await.2.stamps();
         check_attribution(&stamps);
         assert!(!suffers || stamps.interference > Duration::ZERO, "{stamps:?}");
+    }
+}
+
+/// Between two tokens of an answer there is one step, and no step is larger than its budget: that is what a
+/// long prompt costs others, and what their ledgers name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_prompt_fills_steps_and_no_answer_misses_one() {
+    let config = EngineConfig { max_step_tokens: 512, prefix_cache: false, ..EngineConfig::default() };
+    let fixture = fixture(1500, config);
+    fixture.gate.set(true, 0);
+    let answers: Vec<_> =
+        (10..35).map(|index| fixture.engine.submit(request(&format!("answer {index}"), 40)).unwrap()).collect();
+    fixture.gate.set(true, 2);
+    fixture.gate.wait_for_steps(2);
+    let long = fixture.engine.submit(request(&"long".repeat(1000), 4)).unwrap();
+    fixture.gate.set(false, 0);
+    let mut sampled = Vec::new();
+    for mut answer in answers {
+        let mut times = Vec::new();
+        while let Some(Event::Token(token)) = answer.next().await {
+            times.push(token.sampled_at);
+        }
+        sampled.push((times, answer.stamps()));
+    }
+    collect(long).await;
+    fixture.engine.shutdown();
+
+    let steps = fixture.steps.lock().unwrap();
+    let tokens = |step: &StepReport| step.prefill_tokens + step.decode_tokens;
+    let full: Vec<_> = steps.iter().filter(|step| tokens(step) == 512).map(|step| step.decode_tokens).collect();
+    assert_eq!(full, [25; 8], "8 * (512 - 25) < 4000");
+    assert!(steps.iter().all(|step| tokens(step) <= 512));
+    for (times, stamps) in sampled {
+        let (first, last) = (stamps.scheduled.unwrap(), stamps.last_token.unwrap());
+        let during: Vec<_> = steps.iter().filter(|step| step.started >= first && step.started < last).collect();
+        assert_eq!((during.len(), times.len()), (40, 40), "a token in every step");
+        let mut own = "answer 10".len();
+        let parts = during.iter().zip(&times).map(|(step, &at)| {
+            let others = step.prefill_tokens - std::mem::take(&mut own);
+            (at - step.started).as_nanos() * others as u128 / tokens(step) as u128
+        });
+        assert_eq!(stamps.interference.as_nanos(), parts.sum::<u128>());
+        assert!(stamps.interference <= last - first);
     }
 }
 

@@ -89,13 +89,13 @@ struct ModelFlags {
 #[derive(Debug, Clone, Default, clap::Args, Serialize)]
 #[command(next_help_heading = "Engine")]
 struct EngineFlags {
-    /// Sequences computed together in one step.
+    /// Sequences computed together in one step [default: 64].
     #[arg(long, env = "GATEWAY_MAX_BATCH")]
     max_batch: Option<usize>,
-    /// Tokens computed in one step.
+    /// Tokens computed in one step, of prompts and answers together [default: 512].
     #[arg(long, env = "GATEWAY_MAX_STEP_TOKENS")]
     max_step_tokens: Option<usize>,
-    /// Requests that may wait; more are refused with 503.
+    /// Requests that may wait; more are refused with 503 [default: 256].
     #[arg(long, env = "GATEWAY_MAX_QUEUE")]
     max_queue: Option<usize>,
     /// Whose prompt is computed next [default: fcfs].
@@ -107,16 +107,16 @@ struct EngineFlags {
     /// Tokens that an answer may be guessed to go on with from its own text, and verified at once [default: 0].
     #[arg(long = "speculative", env = "GATEWAY_SPECULATIVE", value_name = "TOKENS")]
     speculative_tokens: Option<usize>,
-    /// Memory for the KV cache, such as 2GiB.
+    /// Memory for the KV cache, such as 2GiB [default: half of what is free, if a full batch can use it].
     #[arg(long, env = "GATEWAY_KV_MEMORY")]
     kv_memory: Option<ByteSize>,
     /// How keys and values are stored [default: f16].
     #[arg(long, env = "GATEWAY_KV_TYPE")]
     kv_type: Option<KvTypeName>,
-    /// Tokens of prompt and answer together.
+    /// Tokens of prompt and answer together [default: the model's limit].
     #[arg(long, env = "GATEWAY_MAX_CONTEXT")]
     max_context: Option<usize>,
-    /// Threads that compute.
+    /// Threads that compute [default: the cores there are].
     #[arg(long, env = "GATEWAY_THREADS")]
     threads: Option<NonZeroUsize>,
 }
