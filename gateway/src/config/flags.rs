@@ -92,7 +92,7 @@ struct EngineFlags {
     /// Sequences computed together in one step [default: 64].
     #[arg(long, env = "GATEWAY_MAX_BATCH")]
     max_batch: Option<usize>,
-    /// Tokens computed in one step, of prompts and answers together [default: 512].
+    /// Tokens computed in one step, of prompts and answers together [default: 128].
     #[arg(long, env = "GATEWAY_MAX_STEP_TOKENS")]
     max_step_tokens: Option<usize>,
     /// Requests that may wait; more are refused with 503 [default: 256].
