@@ -13,6 +13,7 @@ mod linear;
 mod norm;
 mod quantized;
 mod rope;
+mod signed_bytes;
 mod softmax;
 mod threads;
 
