@@ -2,13 +2,14 @@
 //!
 //! Jiang et al., "Mistral 7B", arXiv 2310.06825; the layout of `transformers`' `MistralForCausalLM`.
 
-use std::sync::Arc;
+use std::{ops::Add, sync::Arc};
 
 use super::{BatchSequence, Model, StepBatch};
 use crate::{
     error::EngineError,
     kernels::cpu::{
         Attention, Chunk, Embedding, KvCache, KvDtype, KvShape, Linear, Products, RmsNorm, Rope, Threads,
+        WeightSize,
     },
     loader::{Dtype, LayerWeight, ModelConfig, Quantization, Tensor, WeightName, Weights},
 };
@@ -97,6 +98,30 @@ impl Placed {
         Self { kv_dtype: dtype, ..self }
     }
 
+    /// The layers' weights.
+    pub fn layers_size(&self) -> WeightSize {
+        self.layers.iter().map(Layer::size).fold(WeightSize::default(), Add::add)
+    }
+
+    /// The output's weights, which only rows whose logits are wanted meet.
+    pub fn output_size(&self) -> WeightSize {
+        self.output_norm.size() + self.output.size()
+    }
+
+    /// Bytes that the embedding of one token takes.
+    pub fn embedding_row_bytes(&self) -> usize {
+        self.embedding.row_bytes()
+    }
+
+    /// Bytes of all weights as they are computed with.
+    pub fn weight_bytes(&self) -> u64 {
+        let embedding = match self.config.tied_embeddings {
+            true => 0,
+            false => (self.config.vocab_size * self.embedding_row_bytes()) as u64,
+        };
+        embedding + self.layers_size().bytes + self.output_size().bytes
+    }
+
     /// What its KV cache will be made of.
     pub fn kv_shape(&self, block_size: usize) -> KvShape {
         KvShape {
@@ -145,6 +170,13 @@ impl Layer {
             up: linear(LayerWeight::Up)?,
             down: linear(LayerWeight::Down)?,
         })
+    }
+
+    fn size(&self) -> WeightSize {
+        let Self { query, key, value, attention_output, gate, up, down, .. } = self;
+        let matrices = [query, key, value, attention_output, gate, up, down].map(Linear::size);
+        let norms = [&self.attention_norm, &self.feed_forward_norm].map(RmsNorm::size);
+        matrices.into_iter().chain(norms).fold(WeightSize::default(), Add::add)
     }
 }
 

@@ -22,7 +22,7 @@ pub use embedding::Embedding;
 pub use gate::silu_gate;
 pub use kv_cache::{KvCache, KvDtype, KvShape, LayerKv};
 pub use limits::{BandwidthProbe, measure_integer_peak};
-pub use linear::{Linear, Products};
+pub use linear::{Linear, Products, WeightSize};
 pub use norm::RmsNorm;
 pub use rope::Rope;
 pub use softmax::{highest, softmax_weights, sum};

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "SIMD over rows")]
 
 use super::{
-    Threads,
+    Threads, WeightSize,
     by_rows::by_rows,
     lanes::{Lanes, Simd, dispatch},
 };
@@ -18,6 +18,11 @@ impl RmsNorm {
     /// The norm with these weights.
     pub fn new(weight: Vec<f32>, epsilon: f32) -> Self {
         Self { weight, epsilon }
+    }
+
+    /// What a step reads of it.
+    pub fn size(&self) -> WeightSize {
+        WeightSize { bytes: size_of_val(&*self.weight) as u64, weights: 0 }
     }
 
     /// `out = norm(x)`.
