@@ -8,8 +8,7 @@ use super::{BatchSequence, Model, StepBatch};
 use crate::{
     error::EngineError,
     kernels::cpu::{
-        Attention, Chunk, Embedding, KvCache, KvDtype, KvShape, Linear, Products, RmsNorm, Rope, Threads,
-        WeightSize,
+        Attention, Chunk, Embedding, KvCache, KvDtype, KvShape, Linear, Products, RmsNorm, Rope, Threads, WeightSize,
     },
     loader::{Dtype, LayerWeight, ModelConfig, Quantization, Tensor, WeightName, Weights},
 };
