@@ -25,5 +25,5 @@ pub use limits::{BandwidthProbe, measure_integer_peak};
 pub use linear::{Linear, Products, WeightSize};
 pub use norm::RmsNorm;
 pub use rope::Rope;
-pub use softmax::{highest, softmax_weights, sum};
+pub use softmax::softmax_weights;
 pub use threads::Threads;
