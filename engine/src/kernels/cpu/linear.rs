@@ -6,6 +6,9 @@
 //! need once, and all threads go through the outputs of all layers.
 #![expect(unsafe_code, reason = "tasks write disjoint columns of one buffer")]
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     borrow::Cow,
     ops::{Add, Range},
