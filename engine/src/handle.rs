@@ -54,7 +54,7 @@ pub struct ModelInfo {
     pub config: ModelConfig,
     /// Number of weights.
     pub parameters: u64,
-    /// Bytes of weights.
+    /// Bytes of weights as they are computed with: less than in the file if they were quantised.
     pub weight_bytes: u64,
     /// Bytes of KV cache.
     pub kv_bytes: u64,

@@ -183,11 +183,6 @@ impl Weights {
         self.tensors.get(&name)
     }
 
-    /// Bytes of all tensors.
-    pub fn bytes(&self) -> u64 {
-        self.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum()
-    }
-
     /// Numbers in all tensors.
     pub fn parameters(&self) -> u64 {
         self.tensors.values().map(|tensor| tensor.shape.iter().map(|&n| n as u64).product::<u64>()).sum()

@@ -2,13 +2,13 @@
 //!
 //! Jiang et al., "Mistral 7B", arXiv 2310.06825; the layout of `transformers`' `MistralForCausalLM`.
 
-use std::sync::Arc;
+use std::{ops::Add, sync::Arc};
 
 use super::{BatchSequence, Model, StepBatch};
 use crate::{
     error::EngineError,
     kernels::cpu::{
-        Attention, Chunk, Embedding, KvCache, KvDtype, KvShape, Linear, Products, RmsNorm, Rope, Threads, add_assign,
+        Attention, Chunk, Embedding, KvCache, KvDtype, KvShape, Linear, Products, RmsNorm, Rope, Threads, WeightSize,
     },
     loader::{Dtype, LayerWeight, ModelConfig, Quantization, Tensor, WeightName, Weights},
 };
@@ -97,6 +97,30 @@ impl Placed {
         Self { kv_dtype: dtype, ..self }
     }
 
+    /// The layers' weights.
+    pub fn layers_size(&self) -> WeightSize {
+        self.layers.iter().map(Layer::size).fold(WeightSize::default(), Add::add)
+    }
+
+    /// The output's weights, which only rows whose logits are wanted meet.
+    pub fn output_size(&self) -> WeightSize {
+        self.output_norm.size() + self.output.size()
+    }
+
+    /// Bytes that the embedding of one token takes.
+    pub fn embedding_row_bytes(&self) -> usize {
+        self.embedding.row_bytes()
+    }
+
+    /// Bytes of all weights as they are computed with.
+    pub fn weight_bytes(&self) -> u64 {
+        let embedding = match self.config.tied_embeddings {
+            true => 0,
+            false => (self.config.vocab_size * self.embedding_row_bytes()) as u64,
+        };
+        embedding + self.layers_size().bytes + self.output_size().bytes
+    }
+
     /// What its KV cache will be made of.
     pub fn kv_shape(&self, block_size: usize) -> KvShape {
         KvShape {
@@ -146,6 +170,13 @@ impl Layer {
             down: linear(LayerWeight::Down)?,
         })
     }
+
+    fn size(&self) -> WeightSize {
+        let Self { query, key, value, attention_output, gate, up, down, .. } = self;
+        let matrices = [query, key, value, attention_output, gate, up, down].map(Linear::size);
+        let norms = [&self.attention_norm, &self.feed_forward_norm].map(RmsNorm::size);
+        matrices.into_iter().chain(norms).fold(WeightSize::default(), Add::add)
+    }
 }
 
 fn tensor(weights: &Weights, name: WeightName) -> Result<&Tensor, EngineError> {
@@ -171,14 +202,12 @@ impl Model for Mistral {
             self.attention(index, batch, &chunks)?;
             self.feed_forward(index)?;
         }
-        let width = self.config.hidden_size;
         let Buffers { hidden, normed, projected, .. } = &mut self.buffers;
-        projected.clear();
-        for &row in &batch.logit_rows {
-            projected.extend_from_slice(&hidden[row * width..(row + 1) * width]);
+        for rows in [&mut *hidden, &mut *projected] {
+            keep_rows(rows, &batch.logit_rows, self.config.hidden_size);
         }
-        normed.resize(projected.len(), 0.0);
-        self.output_norm.forward(&self.threads, projected, normed);
+        normed.resize(hidden.len(), 0.0);
+        self.output_norm.add_forward(&self.threads, hidden, projected, normed);
         self.products.forward(&self.threads, normed, [(&self.output, logits)])
     }
 }
@@ -189,12 +218,16 @@ impl Mistral {
         &mut self.cache
     }
 
-    /// Attention up to its projection, which the feed-forward part adds to `hidden`.
+    /// Attention up to its projection, which the feed-forward part adds to `hidden`; that part's own projection
+    /// waits likewise for the next layer, or for the output's norm.
     fn attention(&mut self, index: usize, batch: &StepBatch, chunks: &[Chunk<'_>]) -> Result<(), EngineError> {
         let (config, layer, threads) = (&self.config, &self.layers[index], &*self.threads);
         let Buffers { hidden, normed, query, key, value, attended, projected, .. } = &mut self.buffers;
         normed.resize(hidden.len(), 0.0);
-        layer.attention_norm.forward(threads, hidden, normed);
+        match index {
+            0 => layer.attention_norm.forward(threads, hidden, normed),
+            _ => layer.attention_norm.add_forward(threads, hidden, projected, normed),
+        }
         let heads = [(&layer.query, &mut *query), (&layer.key, &mut *key), (&layer.value, &mut *value)];
         self.products.forward(threads, normed, heads)?;
         self.rope.apply(threads, query, config.heads);
@@ -211,10 +244,16 @@ impl Mistral {
         let Buffers { hidden, normed, gated, up, projected, .. } = &mut self.buffers;
         layer.feed_forward_norm.add_forward(threads, hidden, projected, normed);
         self.products.gated(threads, normed, (&layer.gate, &layer.up), (gated, up))?;
-        self.products.forward(threads, gated, [(&layer.down, &mut *projected)])?;
-        add_assign(threads, hidden, projected);
-        Ok(())
+        self.products.forward(threads, gated, [(&layer.down, projected)])
     }
+}
+
+/// Keeps those rows of `x`, which are ascending, alone.
+fn keep_rows(x: &mut Vec<f32>, rows: &[usize], width: usize) {
+    for (to, &row) in rows.iter().enumerate() {
+        x.copy_within(row * width..(row + 1) * width, to * width);
+    }
+    x.truncate(rows.len() * width);
 }
 
 fn chunks(batch: &StepBatch) -> Vec<Chunk<'_>> {

@@ -1,6 +1,8 @@
 //! Passes over one row of logits. Each is written so that the compiler makes vector code of it, and sums in a
 //! fixed order, so that the same row gives the same bits.
 
+use crate::kernels::cpu::softmax_weights;
+
 /// Numbers that go through a small buffer at once, so that a row is never copied.
 pub(super) const BLOCK: usize = 256;
 const LANES: usize = 16;
@@ -79,10 +81,10 @@ pub(super) fn top(logits: &[f32], count: usize) -> Vec<Candidate> {
 /// `exp((logit - best) / temperature)` of up to [`BLOCK`] logits.
 pub(super) fn weights(logits: &[f32], best: f32, temperature: f32) -> ([f32; BLOCK], usize) {
     let mut buffer = [0.0; BLOCK];
-    for (weight, &logit) in buffer.iter_mut().zip(logits) {
-        *weight = (logit - best) / temperature;
-    }
-    exp_in_place(&mut buffer[..logits.len()]);
+    let weights = &mut buffer[..logits.len()];
+    weights.copy_from_slice(logits);
+    // The least temperatures have no inverse; with the largest number, all but the best weigh nothing, too.
+    softmax_weights(weights, best, (1.0 / temperature).min(f32::MAX));
     (buffer, logits.len())
 }
 
@@ -106,13 +108,6 @@ fn sum(weights: &[f32; BLOCK], len: usize) -> f32 {
         }
     }
     sums.iter().chain(rest.iter().filter(|weight| **weight > 0.0)).sum()
-}
-
-/// The natural exponential of each number.
-fn exp_in_place(values: &mut [f32]) {
-    for value in values {
-        *value = value.exp();
-    }
 }
 
 #[cfg(test)]
@@ -144,6 +139,15 @@ mod tests {
         }
         assert_eq!(position_of_highest(&[f32::NAN, f32::NAN]), 0);
         assert!(top(&[f32::NAN], 3).is_empty());
+    }
+
+    #[test]
+    fn at_the_least_temperature_the_best_has_all_the_weight() {
+        for temperature in [f32::from_bits(1), 1e-40, 1e-38] {
+            let (weights, len) = weights(&[1.0, 3.0, f32::NAN, f32::NEG_INFINITY, 2.9], 3.0, temperature);
+            assert!(len == 5 && weights[2].is_nan());
+            assert_eq!([weights[0], weights[1], weights[3], weights[4]], [0.0, 1.0, 0.0, 0.0]);
+        }
     }
 
     #[test]

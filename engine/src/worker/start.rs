@@ -45,6 +45,7 @@ pub(crate) fn start(
         KvType::F16 => placed,
         KvType::Q8 => placed.with_kv_dtype(KvDtype::Q8),
     };
+    let weight_bytes = placed.weight_bytes();
     let block_bytes = placed.kv_shape(config.block_size).block_bytes();
     let wanted_context = config.max_context.unwrap_or(usize::MAX).min(loaded.config.max_context);
     let blocks = kv_blocks(config, block_bytes, wanted_context)?;
@@ -55,7 +56,7 @@ pub(crate) fn start(
     let info = ModelInfo {
         name: loaded.name,
         parameters: loaded.weights.parameters(),
-        weight_bytes: loaded.weights.bytes(),
+        weight_bytes,
         kv_bytes: (blocks * block_bytes) as u64,
         config: loaded.config,
         device: "cpu",

@@ -65,7 +65,7 @@ fn every_row_has_its_figures_and_they_agree_with_the_limits() {
     }
     // Every matrix but the embedding, which gives one row of 34 bytes per 32 numbers; norms are f32; keys and
     // values of two layers with two heads of 64 halves, read for six positions and written for one.
-    let (matrices, norms) = (2 * (2 * 256 * 256 + 2 * 128 * 256 + 3 * 512 * 256) + 512 * 256, 2 * 2 * 256);
+    let (matrices, norms) = (2 * (2 * 256 * 256 + 2 * 128 * 256 + 3 * 512 * 256) + 512 * 256, (2 * 2 + 1) * 256);
     let expected = matrices / 32 * 34 + norms * 4 + 256 / 32 * 34 + 7 * 2 * 2 * 2 * 64 * 2;
     assert_eq!(rows[2]["bytes_per_step"], expected);
 }
@@ -110,7 +110,7 @@ fn peers_take_turns_with_us_as_often_as_there_are_rounds() {
 #[test]
 fn through_the_whole_engine_a_step_costs_more_than_the_model() {
     let temp = TempDir::new().unwrap();
-    let result = json(&model(&temp, Format::GgufF16), &[&SHORT[..], &["--engine"]].concat());
+    let result = json(&model(&temp, Format::GgufF16), &[&SHORT[..], &["--engine", "--kv-type", "q8"]].concat());
     for row in result["rows"].as_array().unwrap() {
         let measured = row["mode"] == "decode" && row["prompt"] == 5;
         assert_eq!(row.get("overhead_share").is_some(), measured, "{row}");
@@ -141,6 +141,7 @@ fn what_cannot_be_measured_is_refused_with_its_reason() {
     refused(&model, &["--prompt", "128,x"], &["--prompt", "invalid digit"]);
     refused(&model, &["--prompt", ""], &["--prompt"]);
     refused(&model, &["--prompt", "32768"], &["32768 tokens", "context of 32768"]);
+    refused(&model, &["--engine", "--kv-type", "f32"], &["f16 or q8"]);
     refused(&temp.path().join("none.gguf"), &[], &["cannot read", "none.gguf"]);
     refused(
         &model,

@@ -2,8 +2,9 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
+use anyhow::bail;
 use clap::{Parser, ValueEnum};
-use engine::{Quantization, kernels::cpu::KvDtype};
+use engine::{KvType, Quantization, kernels::cpu::KvDtype};
 
 /// The largest batch: a step of the engine has room for that many decodes beside prompts.
 const MAX_BATCH: i64 = 256;
@@ -39,9 +40,9 @@ pub(crate) struct Args {
     /// Quantise linear layers while loading.
     #[arg(long, value_enum)]
     quantize: Option<QuantizeName>,
-    /// How keys and values are stored; as the model's kind of weights suggests by default.
-    #[arg(long, value_enum, conflicts_with = "engine")]
-    kv_type: Option<KvName>,
+    /// How keys and values are stored; with --engine, f16 or q8.
+    #[arg(long, value_enum, default_value = "f16")]
+    kv_type: KvName,
     /// Run the decode rows of the first prompt length through the whole engine, too, and show what a step costs
     /// besides the model.
     #[arg(long)]
@@ -76,12 +77,24 @@ impl Args {
         })
     }
 
-    /// How to store keys and values, if asked for.
+    /// How to store keys and values, if not as the engine does by default.
     pub(crate) fn kv_dtype(&self) -> Option<KvDtype> {
-        self.kv_type.map(|name| match name {
-            KvName::F16 => KvDtype::F16,
-            KvName::F32 => KvDtype::F32,
-        })
+        match self.kv_type {
+            KvName::F16 => None,
+            KvName::Q8 => Some(KvDtype::Q8),
+            KvName::F32 => Some(KvDtype::F32),
+        }
+    }
+
+    /// The same for the whole engine.
+    pub(crate) fn engine_kv_type(&self) -> anyhow::Result<KvType> {
+        match self.kv_type {
+            KvName::F16 => Ok(KvType::F16),
+            KvName::Q8 => Ok(KvType::Q8),
+            KvName::F32 => {
+                bail!("the engine stores keys and values as f16 or q8: --engine and --kv-type f32 exclude each other")
+            }
+        }
     }
 }
 
@@ -97,8 +110,10 @@ enum QuantizeName {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum KvName {
-    /// Half precision.
+    /// Half precision, but single for a model in single precision.
     F16,
+    /// Signed bytes.
+    Q8,
     /// Single precision.
     F32,
 }

@@ -37,6 +37,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    // Refused before anything is measured.
+    let engine = args.engine.then(|| whole::config(args)).transpose()?;
     let rows = rows::all(&args.prompt, &args.batch);
     eprintln!("loading {}", args.model.display());
     let threads = Arc::new(Threads::new(args.threads()).context("cannot start threads")?);
@@ -45,7 +47,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let measured = measure(args, &rows, &mut subject, &meter)?;
     // The engine brings weights and a cache of its own.
     drop((subject, meter));
-    let whole = if args.engine { whole::measure(args)? } else { Vec::new() };
+    let whole = engine.map_or_else(|| Ok(Vec::new()), |config| whole::measure(args, config))?;
     let report = Report::new(args, &measured, &whole);
     if args.json {
         println!("{}", serde_json::to_string(&report)?);

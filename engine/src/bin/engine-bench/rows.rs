@@ -2,11 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::quantized::GgmlDType;
-use engine::{
-    EngineConfig, ModelConfig, Quantization,
-    loader::{Dtype, LayerWeight, Tensor, WeightName, Weights},
-};
+use engine::{EngineConfig, kernels::cpu::WeightSize};
 use serde::Serialize;
 
 /// Whether prompts are computed or tokens generated.
@@ -68,47 +64,16 @@ pub(crate) struct Work {
 /// The sizes of a model that decide about its work.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
-    layers: Stored,
-    output: Stored,
-    embedding_row_bytes: u64,
+    pub(crate) layers: WeightSize,
+    pub(crate) output: WeightSize,
+    pub(crate) embedding_row_bytes: u64,
     /// Keys and values of one position, all layers together.
-    kv_position_bytes: u64,
-    window: usize,
-}
-
-/// Weights and the bytes they lie in.
-#[derive(Debug, Clone, Copy, Default)]
-struct Stored {
-    bytes: u64,
-    /// Numbers in matrices.
-    weights: u64,
+    pub(crate) kv_position_bytes: u64,
+    /// Positions seen.
+    pub(crate) window: usize,
 }
 
 impl Sizes {
-    pub(crate) fn new(
-        config: &ModelConfig,
-        weights: &Weights,
-        quantize: Option<Quantization>,
-        kv_position_bytes: usize,
-    ) -> Self {
-        let stored = |name| weights.get(name).map_or_else(Stored::default, |tensor| Stored::new(tensor, quantize));
-        let layers = (0..config.layers)
-            .flat_map(|layer| LayerWeight::ALL.map(|weight| stored(WeightName::Layer(layer, weight))))
-            .fold(Stored::default(), |sum, one| Stored {
-                bytes: sum.bytes + one.bytes,
-                weights: sum.weights + one.weights,
-            });
-        let output = if config.tied_embeddings { WeightName::Embedding } else { WeightName::Output };
-        let embedding = weights.get(WeightName::Embedding).map_or(0, |tensor| tensor.bytes().len());
-        Self {
-            layers,
-            output: stored(output),
-            embedding_row_bytes: (embedding / config.vocab_size) as u64,
-            kv_position_bytes: kv_position_bytes as u64,
-            window: config.sliding_window.unwrap_or(usize::MAX),
-        }
-    }
-
     /// The work of one pass of `row`.
     pub(crate) fn work(&self, row: Row) -> Work {
         let mut work = Work::default();
@@ -130,39 +95,13 @@ impl Sizes {
     }
 }
 
-impl Stored {
-    fn new(tensor: &Tensor, quantize: Option<Quantization>) -> Self {
-        let numbers: usize = tensor.shape.iter().product();
-        let &[_, width] = tensor.shape.as_slice() else {
-            return Self { bytes: tensor.bytes().len() as u64, weights: 0 };
-        };
-        let bytes = match (tensor.dtype, quantize) {
-            (Dtype::Quantized(_), _) | (_, None) => tensor.bytes().len(),
-            (_, Some(target)) => match block_format(target, width) {
-                Some(format) => numbers / format.block_size() * format.type_size(),
-                None => tensor.bytes().len(),
-            },
-        };
-        Self { bytes: bytes as u64, weights: numbers as u64 }
-    }
-}
-
-/// The format that the engine quantises rows of that width to.
-fn block_format(target: Quantization, width: usize) -> Option<GgmlDType> {
-    let preferred = match target {
-        Quantization::Q8_0 => GgmlDType::Q8_0,
-        Quantization::Q4K => GgmlDType::Q4K,
-    };
-    [preferred, GgmlDType::Q8_0].into_iter().find(|format| width.is_multiple_of(format.block_size()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const SIZES: Sizes = Sizes {
-        layers: Stored { bytes: 1000, weights: 2000 },
-        output: Stored { bytes: 100, weights: 200 },
+        layers: WeightSize { bytes: 1000, weights: 2000 },
+        output: WeightSize { bytes: 100, weights: 200 },
         embedding_row_bytes: 10,
         kv_position_bytes: 1,
         window: usize::MAX,

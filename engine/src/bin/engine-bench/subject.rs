@@ -53,7 +53,13 @@ impl Subject {
             None => placed,
         };
         let shape = placed.kv_shape(block_size);
-        let sizes = Sizes::new(&config, &weights, args.quantize(), shape.block_bytes() / block_size);
+        let sizes = Sizes {
+            layers: placed.layers_size(),
+            output: placed.output_size(),
+            embedding_row_bytes: placed.embedding_row_bytes() as u64,
+            kv_position_bytes: (shape.block_bytes() / block_size) as u64,
+            window: config.sliding_window.unwrap_or(usize::MAX),
+        };
         let blocks = sequences * blocks_per_sequence;
         let mut model = placed.with_cache(block_size, blocks);
         fill(&threads, &mut model, shape, blocks);

@@ -26,17 +26,22 @@ pub(crate) struct Whole {
     pub(crate) overhead: f64,
 }
 
-/// Measures every batch at the first prompt length.
-pub(crate) fn measure(args: &Args) -> anyhow::Result<Vec<Whole>> {
-    eprintln!("starting the engine");
-    let options = LoadOptions { quantize: args.quantize(), ..LoadOptions::default() };
+/// The engine that has room for every batch.
+pub(crate) fn config(args: &Args) -> anyhow::Result<EngineConfig> {
     let largest = args.batch.iter().max().map_or(1, |&batch| batch as usize);
-    let config = EngineConfig {
+    Ok(EngineConfig {
         max_batch: largest,
         max_queue: largest,
         threads: args.threads().try_into().ok(),
+        kv_type: args.engine_kv_type()?,
         ..EngineConfig::default()
-    };
+    })
+}
+
+/// Measures every batch at the first prompt length.
+pub(crate) fn measure(args: &Args, config: EngineConfig) -> anyhow::Result<Vec<Whole>> {
+    eprintln!("starting the engine");
+    let options = LoadOptions { quantize: args.quantize(), ..LoadOptions::default() };
     let (observer, reports) = channel();
     let observer = Box::new(move |report: &StepReport| {
         let _ = observer.send(report.clone());

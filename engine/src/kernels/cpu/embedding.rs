@@ -24,10 +24,15 @@ impl Embedding {
         Ok(Self { tensor: tensor.clone(), width })
     }
 
+    /// Bytes that a token's row takes.
+    pub fn row_bytes(&self) -> usize {
+        self.tensor.bytes().len() / self.tensor.shape[0]
+    }
+
     /// One row per token; `out` is made as long as needed.
     pub fn forward(&self, tokens: &[u32], out: &mut Vec<f32>) -> Result<(), EngineError> {
         out.resize(tokens.len() * self.width, 0.0);
-        let row_bytes = self.tensor.bytes().len() / self.tensor.shape[0];
+        let row_bytes = self.row_bytes();
         for (&token, out) in tokens.iter().zip(out.chunks_exact_mut(self.width)) {
             let start = token as usize * row_bytes;
             let row = self.tensor.bytes().get(start..start + row_bytes).ok_or_else(|| {

@@ -9,7 +9,11 @@
 use half::{f16, slice::HalfFloatSliceExt};
 use memmap2::MmapMut;
 
-use super::{Threads, lanes::WIDEST};
+use super::{
+    Threads,
+    lanes::{Lanes, Simd, WIDEST, dispatch},
+    signed_bytes::{scale_of, to_bytes},
+};
 
 /// Positions of a panel of keys: a vector of any width divides it.
 pub(super) const PANEL: usize = WIDEST;
@@ -212,13 +216,8 @@ impl PlaneWriter {
                     }
                 }
                 KvDtype::Q8 => {
-                    let (scale, inverse) = scale_of(row);
                     assert!(place.scale < self.scales.len());
-                    *self.scales.cast::<f32>().add(place.scale) = scale;
-                    for (index, number) in row.iter().enumerate() {
-                        let rounded = (number * inverse + 0.5f32.copysign(*number)) as i8;
-                        *self.numbers.cast::<i8>().add(place.at + index * place.stride) = rounded;
-                    }
+                    *self.scales.cast::<f32>().add(place.scale) = scatter_bytes(self.numbers.cast(), &place, row);
                 }
             }
         }
@@ -227,6 +226,7 @@ impl PlaneWriter {
 
 /// # Safety
 /// `to` has all the place's indices.
+#[inline(always)]
 unsafe fn scatter<T: Copy>(to: *mut T, place: &Place, row: &[T]) {
     for (index, number) in row.iter().enumerate() {
         // SAFETY: the caller's contract.
@@ -234,14 +234,33 @@ unsafe fn scatter<T: Copy>(to: *mut T, place: &Place, row: &[T]) {
     }
 }
 
-/// What a row's bytes are multiplied by, and what makes them bytes. A row with something that is no finite
-/// number has no scale either: all of it reads as NaN.
-fn scale_of(row: &[f32]) -> (f32, f32) {
-    if !row.iter().all(|number| number.is_finite()) {
-        return (f32::NAN, 0.0);
+/// Stores a row as signed bytes, and gives their scale.
+///
+/// # Safety
+/// `to` has all the place's indices.
+unsafe fn scatter_bytes(to: *mut i8, place: &Place, row: &[f32]) -> f32 {
+    let (mut row_scale, simd) = (0.0, Simd::best());
+    let scale = &mut row_scale;
+    // SAFETY: `Simd` was detected; the caller's contract.
+    dispatch!(simd, scatter_bytes_with, [], (to: *mut i8, place: &Place, row: &[f32], scale: &mut f32));
+    row_scale
+}
+
+/// # Safety
+/// As [`scatter_bytes`]; the CPU has `L`'s instruction set.
+#[inline(always)]
+unsafe fn scatter_bytes_with<L: Lanes>(to: *mut i8, place: &Place, row: &[f32], scale: &mut f32) {
+    const PART: usize = 128;
+    let inverse;
+    (*scale, inverse) = scale_of(row);
+    for (index, numbers) in row.chunks(PART).enumerate() {
+        let mut bytes = [0; PART];
+        let bytes = &mut bytes[..numbers.len()];
+        to_bytes(numbers, inverse, bytes);
+        let at = place.at + index * PART * place.stride;
+        // SAFETY: the caller's contract.
+        unsafe { scatter(to, &Place { at, ..*place }, bytes) };
     }
-    let largest = row.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
-    (largest / 127.0, if largest == 0.0 { 0.0 } else { 127.0 / largest })
 }
 
 /// One layer's keys and values, to attend over.

@@ -6,7 +6,13 @@
 //! need once, and all threads go through the outputs of all layers.
 #![expect(unsafe_code, reason = "tasks write disjoint columns of one buffer")]
 
-use std::{borrow::Cow, ops::Range};
+#[cfg(test)]
+mod tests;
+
+use std::{
+    borrow::Cow,
+    ops::{Add, Range},
+};
 
 use candle_core::{
     Device, Module, Shape,
@@ -43,6 +49,23 @@ pub struct Linear {
     outputs: usize,
 }
 
+/// Weights as they lie in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WeightSize {
+    /// Bytes, all of which a step reads.
+    pub bytes: u64,
+    /// Numbers in matrices: what a row is multiplied with.
+    pub weights: u64,
+}
+
+impl Add for WeightSize {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, weights: self.weights + other.weights }
+    }
+}
+
 #[derive(Debug)]
 enum Weights {
     Dense(Dense),
@@ -76,19 +99,16 @@ impl Linear {
         Ok(Self { weights, inputs, outputs })
     }
 
-    /// Bytes of weights that a product reads.
-    pub fn bytes(&self) -> usize {
-        match &self.weights {
+    /// What a product reads and multiplies.
+    pub fn size(&self) -> WeightSize {
+        let weights = self.outputs * self.inputs;
+        let bytes = match &self.weights {
             Weights::Dense(dense) => dense.bytes(),
             Weights::Tiles(tiles) => tiles.bytes(),
             Weights::Candle(QMatMul::QTensor(tensor)) => tensor.storage_size_in_bytes(),
-            Weights::Candle(_) => self.outputs * self.inputs * size_of::<f32>(),
-        }
-    }
-
-    /// Weights.
-    pub fn parameters(&self) -> usize {
-        self.outputs * self.inputs
+            Weights::Candle(_) => weights * size_of::<f32>(),
+        };
+        WeightSize { bytes: bytes as u64, weights: weights as u64 }
     }
 
     fn units(&self) -> usize {

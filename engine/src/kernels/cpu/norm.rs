@@ -1,8 +1,8 @@
-//! RMS norm, with the residual addition that comes before it, and that addition alone.
+//! RMS norm, alone and with the residual addition that comes before it.
 #![expect(unsafe_code, reason = "SIMD over rows")]
 
 use super::{
-    Threads,
+    Threads, WeightSize,
     by_rows::by_rows,
     lanes::{Lanes, Simd, dispatch},
 };
@@ -18,6 +18,11 @@ impl RmsNorm {
     /// The norm with these weights.
     pub fn new(weight: Vec<f32>, epsilon: f32) -> Self {
         Self { weight, epsilon }
+    }
+
+    /// What a step reads of it.
+    pub fn size(&self) -> WeightSize {
+        WeightSize { bytes: size_of_val(&*self.weight) as u64, weights: 0 }
     }
 
     /// `out = norm(x)`.
@@ -53,11 +58,6 @@ impl RmsNorm {
 }
 
 /// `x += y`.
-pub fn add_assign(threads: &Threads, x: &mut [f32], y: &[f32]) {
-    assert_eq!(x.len(), y.len());
-    by_rows(threads, 1, [x], |range, [x]| add(x, &y[range]));
-}
-
 fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
@@ -137,8 +137,6 @@ mod tests {
             let (mut hidden, mut out) = (x.clone(), vec![0.0; x.len()]);
             norm.add_forward(&threads, &mut hidden, &y, &mut out);
             assert!(hidden == sums && out == alone);
-            let mut hidden = x.clone();
-            add_assign(&threads, &mut hidden, &y);
             norm.forward(&threads, &hidden, &mut out);
             assert!(hidden == sums && out == alone);
         }

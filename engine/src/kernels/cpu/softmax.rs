@@ -1,4 +1,4 @@
-//! Exponentials and sums over slices, for softmax here and in the sampler.
+//! Exponentials and sums over slices, for softmax in attention and in the sampler.
 //!
 //! Whatever the length, every number gets the bits it would get anywhere else in a slice, and sums are taken
 //! in an order that depends on the length alone.
@@ -12,35 +12,9 @@ pub fn softmax_weights(x: &mut [f32], highest: f32, scale: f32) {
     softmax_weights_with(Simd::best(), x, highest, scale);
 }
 
-/// The largest number; -∞ if there is none.
-pub fn highest(x: &[f32]) -> f32 {
-    highest_with(Simd::best(), x)
-}
-
-/// The sum of all numbers.
-pub fn sum(x: &[f32]) -> f32 {
-    sum_with(Simd::best(), x)
-}
-
 fn softmax_weights_with(simd: Simd, x: &mut [f32], highest: f32, scale: f32) {
     // SAFETY: `Simd` was detected.
     dispatch!(simd, weights, [], (x: &mut [f32], highest: f32, scale: f32));
-}
-
-fn highest_with(simd: Simd, x: &[f32]) -> f32 {
-    let mut result = f32::NEG_INFINITY;
-    let out = &mut result;
-    // SAFETY: `Simd` was detected.
-    dispatch!(simd, highest_into, [], (x: &[f32], out: &mut f32));
-    result
-}
-
-fn sum_with(simd: Simd, x: &[f32]) -> f32 {
-    let mut result = 0.0;
-    let out = &mut result;
-    // SAFETY: `Simd` was detected.
-    dispatch!(simd, sum_into, [], (x: &[f32], out: &mut f32));
-    result
 }
 
 /// As [`softmax_weights`].
@@ -64,7 +38,7 @@ pub(super) unsafe fn weights<L: Lanes>(x: &mut [f32], highest: f32, scale: f32) 
     }
 }
 
-/// As [`highest`].
+/// The largest number; -∞ if there is none.
 ///
 /// # Safety
 /// The CPU has `L`'s instruction set.
@@ -82,7 +56,7 @@ pub(super) unsafe fn highest_into<L: Lanes>(x: &[f32], out: &mut f32) {
     }
 }
 
-/// As [`sum`].
+/// The sum of all numbers.
 ///
 /// # Safety
 /// The CPU has `L`'s instruction set.
@@ -103,6 +77,22 @@ pub(super) unsafe fn sum_into<L: Lanes>(x: &[f32], out: &mut f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn highest_with(simd: Simd, x: &[f32]) -> f32 {
+        let mut result = f32::NEG_INFINITY;
+        let out = &mut result;
+        // SAFETY: `Simd` was detected.
+        dispatch!(simd, highest_into, [], (x: &[f32], out: &mut f32));
+        result
+    }
+
+    fn sum_with(simd: Simd, x: &[f32]) -> f32 {
+        let mut result = 0.0;
+        let out = &mut result;
+        // SAFETY: `Simd` was detected.
+        dispatch!(simd, sum_into, [], (x: &[f32], out: &mut f32));
+        result
+    }
 
     fn logits(count: usize) -> Vec<f32> {
         (0..count).map(|index| ((index * 7919) % 1013) as f32 * 0.05 - 25.0).collect()

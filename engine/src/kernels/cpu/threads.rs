@@ -132,8 +132,9 @@ impl Threads {
         self.shared.open(Job { task, items, least, threads: self.count() });
         let own = catch_unwind(AssertUnwindSafe(|| self.shared.work()));
         self.shared.shut();
-        drop(turn);
+        // While the turn is still held: the next one's panic is not ours.
         let theirs = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(turn);
         if let Some(payload) = own.err().or(theirs) {
             resume_unwind(payload);
         }

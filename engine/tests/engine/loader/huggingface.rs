@@ -173,10 +173,7 @@ fn shards_are_joined_and_a_consolidated_file_is_ignored() {
     shard(&path);
     fs::write(path.join("consolidated.safetensors"), b"not read").unwrap();
     let sharded = good(&path);
-    assert_eq!(
-        (sharded.weights.bytes(), sharded.weights.parameters()),
-        (whole.weights.bytes(), whole.weights.parameters())
-    );
+    assert_eq!(sharded.weights.parameters(), whole.weights.parameters());
     for name in WeightName::all(&whole.config) {
         assert_eq!(sharded.weights.get(name).unwrap().bytes(), whole.weights.get(name).unwrap().bytes());
     }

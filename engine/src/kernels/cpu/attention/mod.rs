@@ -22,6 +22,7 @@ use self::{
 };
 use super::{
     KvDtype, Threads,
+    disjoint::Disjoint,
     kv_cache::LayerKv,
     lanes::{F16, F32, I8, Lanes, Simd, Stored, dispatch},
 };
@@ -92,13 +93,6 @@ struct Task<'a> {
     partials: Option<usize>,
 }
 
-/// A buffer that tasks write disjoint parts of.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-
-// SAFETY: whoever writes through it says why nobody else writes there.
-unsafe impl Sync for Shared {}
-
 impl Step<'_> {
     fn group(&self) -> usize {
         self.attention.heads / self.kv.shape().kv_heads
@@ -108,10 +102,10 @@ impl Step<'_> {
         let (tiles, work) = self.tiles(threads, chunks);
         let threads_used = if work < SERIAL_WORK { 1 } else { threads.count() };
         let (tasks, partials) = self.tasks(&tiles, work / (TASKS * threads_used), threads_used > 1);
-        let out = Shared(out.as_mut_ptr());
+        let out = &Disjoint::new(out);
         PARTIALS.with_borrow_mut(|buffer| {
             buffer.resize(partials.max(buffer.len()), 0.0);
-            let partials = Shared(buffer.as_mut_ptr());
+            let partials = &Disjoint::new(buffer);
             let run = |count: usize, task: &(dyn Fn(usize) + Sync)| match threads_used {
                 1 => (0..count).for_each(task),
                 _ => threads.each(count, task),
@@ -175,7 +169,7 @@ impl Step<'_> {
         (tasks, partials)
     }
 
-    fn attend(&self, task: &Task<'_>, partials: Shared, out: Shared) {
+    fn attend(&self, task: &Task<'_>, partials: &Disjoint<'_, f32>, out: &Disjoint<'_, f32>) {
         SCRATCH.with_borrow_mut(|scratch| match self.kv.shape().dtype {
             KvDtype::F16 => self.attend_stored::<F16>(task, scratch, partials, out),
             KvDtype::F32 => self.attend_stored::<F32>(task, scratch, partials, out),
@@ -183,18 +177,24 @@ impl Step<'_> {
         });
     }
 
-    fn attend_stored<S: Stored>(&self, task: &Task<'_>, scratch: &mut Scratch, partials: Shared, out: Shared) {
+    fn attend_stored<S: Stored>(
+        &self,
+        task: &Task<'_>,
+        scratch: &mut Scratch,
+        partials: &Disjoint<'_, f32>,
+        out: &Disjoint<'_, f32>,
+    ) {
         let step = self;
         // SAFETY: `Simd` was detected; each task has its own partial results, rows and head.
         dispatch!(self.simd, attend::<S>, [<S: Stored>],
-            (step: &Step<'_>, task: &Task<'_>, scratch: &mut Scratch, partials: Shared, out: Shared));
+            (step: &Step<'_>, task: &Task<'_>, scratch: &mut Scratch, partials: &Disjoint<'_, f32>, out: &Disjoint<'_, f32>));
     }
 
     /// Joins the spans of the tile that `first` is the first task of.
-    fn join(&self, first: &Task<'_>, partials: Shared, out: Shared) {
+    fn join(&self, first: &Task<'_>, partials: &Disjoint<'_, f32>, out: &Disjoint<'_, f32>) {
         let step = self;
         // SAFETY: `Simd` was detected; all spans are done, and this tile's rows and head are this task's.
-        dispatch!(self.simd, join_spans, [], (step: &Step<'_>, first: &Task<'_>, partials: Shared, out: Shared));
+        dispatch!(self.simd, join_spans, [], (step: &Step<'_>, first: &Task<'_>, partials: &Disjoint<'_, f32>, out: &Disjoint<'_, f32>));
     }
 
     /// Where a query's output (or the query itself) begins.
@@ -211,16 +211,16 @@ unsafe fn attend<L: Lanes, S: Stored>(
     step: &Step<'_>,
     task: &Task<'_>,
     scratch: &mut Scratch,
-    partials: Shared,
-    out: Shared,
+    partials: &Disjoint<'_, f32>,
+    out: &Disjoint<'_, f32>,
 ) {
     let (tile, head_dim) = (&task.tile, step.kv.shape().head_dim);
     let (queries, len) = (tile.rows * step.group(), record_len(head_dim));
     scratch.prepare(step, tile);
-    // SAFETY: `partials` has room for the records of every task; see the contract for the rest.
+    // SAFETY: by this function's contract.
     unsafe {
         if let Some(at) = task.partials {
-            let records = std::slice::from_raw_parts_mut(partials.0.add(at), queries * len);
+            let records = partials.part(at..at + queries * len);
             return span::attend::<L, S>(step, tile, task.spans.start, scratch, records);
         }
         let (mut total, mut next) = (std::mem::take(&mut scratch.total), std::mem::take(&mut scratch.next));
@@ -234,7 +234,8 @@ unsafe fn attend<L: Lanes, S: Stored>(
             }
         }
         for (query, total) in total.chunks_exact(len).enumerate() {
-            finish(total, std::slice::from_raw_parts_mut(out.0.add(step.at(tile, query)), head_dim));
+            let at = step.at(tile, query);
+            finish(total, out.part(at..at + head_dim));
         }
         (scratch.total, scratch.next) = (total, next);
     }
@@ -243,19 +244,25 @@ unsafe fn attend<L: Lanes, S: Stored>(
 /// # Safety
 /// The CPU has `L`'s instruction set; all spans of the tile are done; no other task has the same part of `out`.
 #[inline(always)]
-unsafe fn join_spans<L: Lanes>(step: &Step<'_>, first: &Task<'_>, partials: Shared, out: Shared) {
+unsafe fn join_spans<L: Lanes>(
+    step: &Step<'_>,
+    first: &Task<'_>,
+    partials: &Disjoint<'_, f32>,
+    out: &Disjoint<'_, f32>,
+) {
     let (tile, head_dim) = (&first.tile, step.kv.shape().head_dim);
     let (queries, len) = (tile.rows * step.group(), record_len(head_dim));
     let Some(at) = first.partials else { return };
     // SAFETY: the records of a tile's spans lie one after the other from `at` on.
     unsafe {
-        let records = std::slice::from_raw_parts_mut(partials.0.add(at), tile.spans().len() * queries * len);
+        let records = partials.part(at..at + tile.spans().len() * queries * len);
         let (totals, rest) = records.split_at_mut(queries * len);
         for (query, total) in totals.chunks_exact_mut(len).enumerate() {
             for next in rest.chunks_exact(queries * len) {
                 join::<L>(total, &next[query * len..][..len]);
             }
-            finish(total, std::slice::from_raw_parts_mut(out.0.add(step.at(tile, query)), head_dim));
+            let at = step.at(tile, query);
+            finish(total, out.part(at..at + head_dim));
         }
     }
 }

@@ -79,12 +79,12 @@ impl Case {
 
     /// What is stored in place of a row of keys or values.
     fn stored(&self, row: &[f32]) -> Vec<f64> {
-        let largest = row.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
+        let scale = row.iter().fold(0.0f32, |largest, number| largest.max(number.abs())) / 127.0;
         let each = |&number: &f32| match self.cache.shape().dtype {
             KvDtype::F32 => f64::from(number),
             KvDtype::F16 => f16::from_f32(number).to_f64(),
-            KvDtype::Q8 if largest == 0.0 => 0.0,
-            KvDtype::Q8 => f64::from((number * (127.0 / largest)).round()) * f64::from(largest / 127.0),
+            KvDtype::Q8 if scale == 0.0 => 0.0,
+            KvDtype::Q8 => f64::from((number * (1.0 / scale)).round_ties_even()) * f64::from(scale),
         };
         row.iter().map(each).collect()
     }

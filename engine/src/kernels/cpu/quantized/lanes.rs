@@ -154,7 +154,7 @@ macro_rules! dispatch_bytes {
             unsafe { $name::<$crate::kernels::cpu::quantized::avx2::Avx2<false> $(, $($generic),+)?>($($arg),*) }
         }
         #[cfg(target_arch = "aarch64")]
-        #[target_feature(enable = "neon,dotprod,fp16")]
+        #[target_feature(enable = "neon,dotprod")]
         unsafe fn neon $($bound)* ($($arg: $type),*) {
             // SAFETY: the caller's contract, and this function's features.
             unsafe { $name::<$crate::kernels::cpu::quantized::neon::Neon $(, $($generic),+)?>($($arg),*) }

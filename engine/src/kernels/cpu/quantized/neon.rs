@@ -7,8 +7,6 @@ use std::{
     mem::transmute,
 };
 
-use half::f16;
-
 use super::lanes::ByteLanes;
 
 #[derive(Clone, Copy)]
@@ -104,7 +102,7 @@ impl ByteLanes for Neon {
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const u8) -> float32x4_t {
-        transmute(from.cast::<[u16; 4]>().read_unaligned().map(|bits| f16::from_bits(bits).to_f32()))
+        vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(from)))
     }
     #[inline(always)]
     unsafe fn multiply(a: float32x4_t, b: float32x4_t) -> float32x4_t {

@@ -8,7 +8,10 @@
 use std::ops::Range;
 
 use super::{
-    super::threads::Threads,
+    super::{
+        signed_bytes::{scale_of, to_bytes},
+        threads::Threads,
+    },
     lanes::{ByteLanes, ByteSimd, dispatch_bytes},
 };
 
@@ -238,23 +241,11 @@ unsafe fn put_quants<const N: usize>(quants: &[i8; N], to: *mut i32, rows: usize
     }
 }
 
-/// `x ≈ scale · quants`; the scale is not finite if one of `x` is not.
+/// The bytes of a block, and its scale.
 #[inline(always)]
 fn quantize_block<const N: usize>(x: &[f32], quants: &mut [i8; N]) -> f32 {
-    // The bits of absolute values order like the values, with infinity and then NaN above all.
-    let mut highest = [0u32; 16];
-    for chunk in x.chunks_exact(16) {
-        for (highest, x) in highest.iter_mut().zip(chunk) {
-            *highest = (*highest).max(x.to_bits() & 0x7fff_ffff);
-        }
-    }
-    let highest = f32::from_bits(highest.into_iter().fold(0, u32::max));
-    let scale = highest / 127.0;
-    // A scale too small to have an inverse stands for nothing but zeros.
-    let inverse = if scale > f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
-    for (quant, x) in quants.iter_mut().zip(x) {
-        *quant = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
-    }
+    let (scale, inverse) = scale_of(&x[..N]);
+    to_bytes(&x[..N], inverse, quants);
     scale
 }
 
@@ -275,24 +266,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn extremes_stay_what_they_are() {
-        let mut quants = [0i8; 32];
-        assert_eq!(quantize_block(&[0.0; 32], &mut quants), 0.0);
-        assert_eq!(quants, [0; 32]);
-        let mut x = [1e-3; 32];
-        x[7] = -254.0;
-        assert_eq!(quantize_block(&x, &mut quants), 2.0);
-        assert_eq!((quants[7], quants[8]), (-127, 0));
-        x[3] = f32::NAN;
-        assert!(quantize_block(&x, &mut quants).is_nan());
-        x[3] = f32::NEG_INFINITY;
-        assert!(quantize_block(&x, &mut quants).is_infinite());
-        assert!(quantize_block(&[1e-42; 32], &mut quants) >= 0.0);
-        assert_eq!(quants, [0; 32]);
-        assert!(quantize_block(&[f32::MAX; 32], &mut quants).is_finite());
-        assert_eq!(quants, [127; 32]);
     }
 }

@@ -157,6 +157,27 @@ fn what_is_not_finite_stays_so_in_its_row() {
 }
 
 #[test]
+fn any_bits_at_all_have_a_product_which_stays_in_its_output() {
+    let mut rng = ChaCha8Rng::seed_from_u64(14);
+    let threads = Threads::new(1).unwrap();
+    for dtype in FORMATS {
+        let mut matrix = Matrix::quantized(dtype, 20, 256, &mut rng);
+        let row = matrix.blocks.len() / 20;
+        // Every scale is a NaN in one, infinite or anything in the other.
+        matrix.blocks[3 * row..4 * row].fill(0xff);
+        rng.fill_bytes(&mut matrix.blocks[18 * row..19 * row]);
+        matrix.blocks[18 * row..][..2].copy_from_slice(&half::f16::INFINITY.to_le_bytes());
+        let tiles = matrix.tiles(&threads);
+        for simd in ByteSimd::available() {
+            let out = product(&threads, simd, &tiles, &[1.0; 256], (20, 256));
+            assert!(out[3].is_nan(), "{dtype:?} {simd:?}");
+            let healthy = out.iter().enumerate().filter(|(index, _)| ![3, 18].contains(index));
+            assert!(healthy.clone().all(|(_, value)| value.is_finite()), "{dtype:?} {simd:?}");
+        }
+    }
+}
+
+#[test]
 fn no_rows_have_no_product() {
     let threads = Threads::new(1).unwrap();
     let matrix = Matrix::quantized(GgmlDType::Q4K, 16, 256, &mut ChaCha8Rng::seed_from_u64(13));
