@@ -137,7 +137,7 @@ fn without_json_it_is_a_table() {
 fn what_cannot_be_measured_is_refused_with_its_reason() {
     let temp = TempDir::new().unwrap();
     let model = model(&temp, Format::GgufQ4KM);
-    refused(&model, &["--batch", "1,0"], &["--batch", "0 is not in 1..=256"]);
+    refused(&model, &["--batch", "1,0"], &["--batch", "0 is not in 1..=1024"]);
     refused(&model, &["--prompt", "128,x"], &["--prompt", "invalid digit"]);
     refused(&model, &["--prompt", ""], &["--prompt"]);
     refused(&model, &["--prompt", "32768"], &["32768 tokens", "context of 32768"]);

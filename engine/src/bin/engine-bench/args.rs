@@ -6,8 +6,8 @@ use anyhow::bail;
 use clap::{Parser, ValueEnum};
 use engine::{KvType, Quantization, kernels::cpu::KvDtype};
 
-/// The largest batch: a step of the engine has room for that many decodes beside prompts.
-const MAX_BATCH: i64 = 256;
+/// The largest batch.
+const MAX_BATCH: i64 = 1024;
 
 /// Measures the engine's model: tokens per second, the share of the machine's memory bandwidth and 8-bit peak
 /// that it makes use of, and its ratio to a peer that is measured in turns with it.

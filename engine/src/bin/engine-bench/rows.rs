@@ -123,10 +123,12 @@ mod tests {
 
     #[test]
     fn a_long_prompt_reads_the_layers_once_per_step_and_the_output_once() {
-        let row = Row { mode: Mode::Prefill, batch: 1, prompt: 600 };
-        assert_eq!(row.steps(), [0..512, 512..600]);
+        let step = EngineConfig::default().max_step_tokens;
+        let row = Row { mode: Mode::Prefill, batch: 1, prompt: step + 88 };
+        assert_eq!(row.steps(), [0..step, step..step + 88]);
         let work = SIZES.work(row);
-        assert_eq!(work.bytes, 2 * 1000 + 100 + 600 * 10 + (512 + 512) + (600 + 88));
-        assert_eq!(work.operations, 2 * (600 * 2000 + 200));
+        let (step, prompt) = (step as u64, step as u64 + 88);
+        assert_eq!(work.bytes, 2 * 1000 + 100 + prompt * 10 + (step + step) + (prompt + 88));
+        assert_eq!(work.operations, 2 * (prompt * 2000 + 200));
     }
 }

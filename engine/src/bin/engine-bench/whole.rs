@@ -29,12 +29,15 @@ pub(crate) struct Whole {
 /// The engine that has room for every batch.
 pub(crate) fn config(args: &Args) -> anyhow::Result<EngineConfig> {
     let largest = args.batch.iter().max().map_or(1, |&batch| batch as usize);
+    let config = EngineConfig::default();
     Ok(EngineConfig {
         max_batch: largest,
         max_queue: largest,
+        // Prompts have to find room beside as many decodes.
+        max_step_tokens: config.max_step_tokens.max(2 * largest),
         threads: args.threads().try_into().ok(),
         kv_type: args.engine_kv_type()?,
-        ..EngineConfig::default()
+        ..config
     })
 }
 
@@ -46,24 +49,24 @@ pub(crate) fn measure(args: &Args, config: EngineConfig) -> anyhow::Result<Vec<W
     let observer = Box::new(move |report: &StepReport| {
         let _ = observer.send(report.clone());
     });
+    let step_tokens = config.max_step_tokens;
     let engine = Engine::start(load(&args.model, options)?, config, observer)?;
     let runtime = runtime::Builder::new_current_thread().build()?;
     let mut all = Vec::new();
     for &batch in &args.batch {
         let row = Row { mode: Mode::Decode, batch: batch as usize, prompt: args.prompt[0] as usize };
         eprintln!("the whole engine: batch {}, prompt {}", row.batch, row.prompt);
-        runtime.block_on(generate(&engine, row, args.steps as usize))?;
+        // The first to decode wait for the last one's prompt to be computed beside them.
+        let waiting = (row.batch * row.prompt).div_ceil(step_tokens - row.batch);
+        runtime.block_on(generate(&engine, row, args.steps as usize + 2 + waiting))?;
         all.push(figures(row, &reports)?);
     }
     engine.shutdown();
     Ok(all)
 }
 
-/// Runs the row's sequences together, long enough for `steps` steps in which all of them decode.
-async fn generate(engine: &Engine, row: Row, steps: usize) -> anyhow::Result<()> {
-    // The first to decode wait for the last one's prompt to be computed beside them.
-    let room = EngineConfig::default().max_step_tokens - row.batch;
-    let max_tokens = steps + 2 + (row.batch * row.prompt).div_ceil(room);
+/// Runs the row's sequences together, each for `max_tokens` tokens.
+async fn generate(engine: &Engine, row: Row, max_tokens: usize) -> anyhow::Result<()> {
     let vocabulary = engine.model().config.vocab_size;
     let mut readers = JoinSet::new();
     for sequence in 0..row.batch {
