@@ -9,7 +9,7 @@ if [ ! -x "$tools/rustc" ]; then
     apt-get update -q
     apt-get install -y -q --no-install-recommends qemu-user-static gcc-aarch64-linux-gnu libc6-dev-arm64-cross
     mkdir -p "$tools"
-    version=$(apt-cache depends rustc-web | sed -n 's/.*Depends: \(libstd-rust-web-[0-9.]*\)$/\1/p')
+    version=$(apt-cache depends libstd-rust-web-dev | sed -n 's/.*Depends: \(libstd-rust-web-[0-9.]*\)$/\1/p')
     llvm=$(apt-cache depends "$version" | sed -n 's/.*Depends: \(libllvm[0-9]*\)$/\1/p')
     (cd "$tools" && apt-get download rustc-web "$version" "$llvm" libstd-rust-web-dev libstd-rust-web-dev:arm64)
     for package in "$tools"/*.deb; do dpkg -x "$package" "$tools/root"; done
@@ -23,4 +23,4 @@ fi
 export RUSTC="$tools/rustc" CARGO_TARGET_DIR="$tools/target"
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64-static -L /usr/aarch64-linux-gnu"
-cargo test --package engine --lib --target aarch64-unknown-linux-gnu -- kernels "$@"
+cargo test --package engine --lib --target aarch64-unknown-linux-gnu -- "${@:-kernels}"

@@ -132,10 +132,17 @@ impl Placed {
         }
     }
 
-    /// The model with a cache of `blocks` blocks.
-    pub fn with_cache(self, block_size: usize, blocks: usize) -> Mistral {
-        Mistral {
-            cache: KvCache::new(self.kv_shape(block_size), blocks),
+    /// The model with a cache of `blocks` blocks; an error where there is no room for it.
+    pub fn with_cache(self, block_size: usize, blocks: usize) -> Result<Mistral, EngineError> {
+        let shape = self.kv_shape(block_size);
+        let cache = KvCache::new(shape, blocks).map_err(|error| {
+            let bytes = blocks.saturating_mul(shape.block_bytes());
+            EngineError::Config(format!(
+                "no memory for a KV cache of {bytes} bytes ({error}); give it less with kv_memory"
+            ))
+        })?;
+        Ok(Mistral {
+            cache,
             rope: Rope::new(&self.config),
             config: self.config,
             embedding: self.embedding,
@@ -145,7 +152,7 @@ impl Placed {
             threads: self.threads,
             products: Products::default(),
             buffers: Buffers::default(),
-        }
+        })
     }
 }
 

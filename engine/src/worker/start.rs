@@ -50,7 +50,7 @@ pub(crate) fn start(
     let wanted_context = config.max_context.unwrap_or(usize::MAX).min(loaded.config.max_context);
     let blocks = kv_blocks(config, block_bytes, wanted_context)?;
     let max_context = wanted_context.min(blocks * config.block_size);
-    let mut model = placed.with_cache(config.block_size, blocks);
+    let mut model = placed.with_cache(config.block_size, blocks)?;
     warm_up(&mut model, config.block_size.min(max_context))?;
 
     let info = ModelInfo {

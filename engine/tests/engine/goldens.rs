@@ -53,7 +53,7 @@ impl Bench {
     /// The same with a model that is placed already.
     pub(crate) fn of(placed: Placed, sequences: usize) -> Self {
         let each = 128 / BLOCK;
-        let model = placed.with_cache(BLOCK, sequences * each);
+        let model = placed.with_cache(BLOCK, sequences * each).unwrap();
         let tables = (0..sequences)
             .map(|index| (0..each).rev().map(|block| (block * sequences + index) as u32).collect())
             .collect();

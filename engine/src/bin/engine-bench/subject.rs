@@ -61,7 +61,7 @@ impl Subject {
             window: config.sliding_window.unwrap_or(usize::MAX),
         };
         let blocks = sequences * blocks_per_sequence;
-        let mut model = placed.with_cache(block_size, blocks);
+        let mut model = placed.with_cache(block_size, blocks)?;
         fill(&threads, &mut model, shape, blocks);
         let (batch, logits) = (StepBatch::default(), Vec::new());
         Ok(Self { model, sizes, block_size, blocks_per_sequence, tokens_made: 0, batch, logits })

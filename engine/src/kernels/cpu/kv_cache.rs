@@ -6,6 +6,8 @@
 //! *slot* is `block · block_size + position in block`.
 #![expect(unsafe_code, reason = "tasks write disjoint heads of one buffer")]
 
+use std::io;
+
 use half::{f16, slice::HalfFloatSliceExt};
 use memmap2::MmapMut;
 
@@ -87,25 +89,21 @@ struct Plane {
 }
 
 impl Plane {
-    fn new(shape: &KvShape, blocks: usize) -> Self {
+    fn new(shape: &KvShape, blocks: usize) -> io::Result<Self> {
         let heads = blocks * shape.kv_heads;
-        let numbers = zeroed((heads * shape.head_len() + SLACK) * shape.dtype.bytes());
+        let numbers = zeroed((heads * shape.head_len() + SLACK) * shape.dtype.bytes())?;
         let scales = if shape.dtype.is_scaled() { heads * shape.block_size + SLACK } else { 0 };
-        Self { numbers, scales: vec![0.0; scales] }
+        Ok(Self { numbers, scales: vec![0.0; scales] })
     }
 }
 
 /// Memory that is touched only as it is used, in large pages where there are such.
-fn zeroed(bytes: usize) -> MmapMut {
-    let Ok(memory) = MmapMut::map_anon(bytes) else {
-        std::alloc::handle_alloc_error(
-            std::alloc::Layout::from_size_align(bytes, 1).unwrap_or(std::alloc::Layout::new::<u8>()),
-        );
-    };
+fn zeroed(bytes: usize) -> io::Result<MmapMut> {
+    let memory = MmapMut::map_anon(bytes)?;
     // Large pages only make it faster.
     #[cfg(target_os = "linux")]
     let _ = memory.advise(memmap2::Advice::HugePage);
-    memory
+    Ok(memory)
 }
 
 /// Keys and values of all layers.
@@ -117,10 +115,10 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// A cache of `blocks` blocks.
-    pub fn new(shape: KvShape, blocks: usize) -> Self {
-        let plane = || Plane::new(&shape, blocks);
-        Self { shape, layers: (0..shape.layers).map(|_| [plane(), plane()]).collect() }
+    /// A cache of `blocks` blocks; an error where there is no room for it.
+    pub fn new(shape: KvShape, blocks: usize) -> io::Result<Self> {
+        let layer = |_| Ok([Plane::new(&shape, blocks)?, Plane::new(&shape, blocks)?]);
+        Ok(Self { shape, layers: (0..shape.layers).map(layer).collect::<io::Result<_>>()? })
     }
 
     /// The sizes.

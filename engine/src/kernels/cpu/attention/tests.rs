@@ -45,7 +45,7 @@ impl Case {
         let count = positions.div_ceil(block_size);
         // The sequence's blocks lie backwards, with a foreign one before each.
         let blocks: Vec<u32> = (0..count as u32).rev().map(|index| 2 * index + 1).collect();
-        let mut cache = KvCache::new(KvShape { layers: 2, kv_heads, head_dim, block_size, dtype }, 2 * count);
+        let mut cache = KvCache::new(KvShape { layers: 2, kv_heads, head_dim, block_size, dtype }, 2 * count).unwrap();
         let slots: Vec<u32> = (0..(2 * count * block_size) as u32).collect();
         let nothing = vec![f32::NAN; slots.len() * kv_heads * head_dim];
         let threads = Threads::new(1).unwrap();
