@@ -62,9 +62,9 @@ fn a_collector_that_takes_50_ms_gets_every_span() {
 #[test]
 fn a_collector_that_takes_2_s_gets_what_the_time_to_shut_down_allows() {
     let (counts, _) = account(Collector::TakesAfter(Duration::from_secs(2)), LIMITS, Duration::from_secs(3));
-    // One round of exports is done, the second is given up; how the spans lie in batches depends on the threads.
-    assert!(counts.exported > 0, "{counts:?}");
-    assert_eq!(counts.dropped, 0, "{counts:?}");
+    // One round of exports is done, the second is given up. How the spans lie in batches depends on the threads: of
+    // small ones some are still queued then, and dropped.
+    assert!(counts.exported > 0 && counts.failed > 0, "{counts:?}");
 }
 
 #[test]
