@@ -44,23 +44,14 @@ pub(crate) struct Tiles {
 /// Evaluates `$body` with `$format` naming the type of `$value`.
 macro_rules! with_format {
     ($value:expr, $format:ident => $body:expr) => {
+        with_format!(Q4K, Q5K, Q6K, Q8_0: $value, $format => $body)
+    };
+    ($($name:ident),+: $value:expr, $format:ident => $body:expr) => {
         match $value {
-            BlockFormat::Q4K => {
-                type $format = Q4K;
+            $(BlockFormat::$name => {
+                type $format = $name;
                 $body
-            }
-            BlockFormat::Q5K => {
-                type $format = Q5K;
-                $body
-            }
-            BlockFormat::Q6K => {
-                type $format = Q6K;
-                $body
-            }
-            BlockFormat::Q8_0 => {
-                type $format = Q8_0;
-                $body
-            }
+            })+
         }
     };
 }
