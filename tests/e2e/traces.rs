@@ -158,7 +158,7 @@ async fn a_request_out_of_time_has_its_trace() -> anyhow::Result<()> {
     let collector = Collector::grpc().await?;
     let gateway = Gateway::traced(&collector.url())
         .variable("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-        .flag("--request-timeout", "1s")
+        .flag("--request-timeout", "50ms")
         .start()
         .await?;
     let caller = Caller::new(40);
