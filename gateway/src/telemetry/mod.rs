@@ -56,6 +56,7 @@ mod spans;
 mod tests;
 
 pub use export::SpanCounts;
+pub(crate) use outcome::error_type;
 pub use setup::TelemetryError;
 
 /// The handle; cheap to clone.
