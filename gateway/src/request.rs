@@ -153,6 +153,9 @@ impl OpenRequest {
             (false, _) => Outcome::Cancelled,
         };
         state.ledger.closed = Some(Instant::now());
+        if let Some(content) = &mut state.facts.content {
+            self.shared.app.telemetry().clean(content);
+        }
         let closed = ClosedRequest { ledger: &state.ledger, facts: &state.facts, outcome };
         self.shared.app.telemetry().finish(trace, closed);
         if let Some(recent) = self.shared.app.recent() {

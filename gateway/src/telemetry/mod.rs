@@ -35,7 +35,7 @@ use prometheus::TextEncoder;
 use self::settings::Settings;
 use crate::{
     config::TelemetryConfig,
-    ledger::{Facts, Ledger, Outcome},
+    ledger::{Content, Facts, Ledger, Outcome},
 };
 
 mod buckets;
@@ -70,7 +70,7 @@ struct Inner {
     propagator: TraceContextPropagator,
     metrics: metrics::Metrics,
     engine: Arc<OnceLock<StatsReader>>,
-    capture_content: bool,
+    capture: Option<content::Capture>,
     parts: setup::Parts,
 }
 
@@ -109,10 +109,10 @@ impl Telemetry {
     /// the same.
     pub fn init(config: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let settings = Settings::new(config, |name| std::env::var(name).ok())?;
-        Ok(Self::assemble(setup::build(config, &settings)?, config.capture_content))
+        Ok(Self::assemble(setup::build(config, &settings)?, content::Capture::new(config)?))
     }
 
-    fn assemble(parts: setup::Parts, capture_content: bool) -> Self {
+    fn assemble(parts: setup::Parts, capture: Option<content::Capture>) -> Self {
         let meter = parts.meter_provider.meter("gateway");
         let engine = Arc::new(OnceLock::<StatsReader>::new());
         let reader = Arc::clone(&engine);
@@ -122,7 +122,7 @@ impl Telemetry {
             propagator: TraceContextPropagator::new(),
             metrics: metrics::Metrics::new(&meter),
             engine,
-            capture_content,
+            capture,
             parts,
         };
         Self { inner: Arc::new(inner) }
@@ -164,7 +164,14 @@ impl Telemetry {
 
     /// Whether [`Facts::content`] is worth filling in.
     pub fn captures_content(&self) -> bool {
-        self.inner.capture_content
+        self.inner.capture.is_some()
+    }
+
+    /// Takes from captured content what may not be seen.
+    pub fn clean(&self, content: &mut Content) {
+        if let Some(capture) = &self.inner.capture {
+            capture.clean(content);
+        }
     }
 
     /// What an engine is started with, so that its steps are measured.

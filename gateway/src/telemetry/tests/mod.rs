@@ -93,5 +93,5 @@ fn telemetry(exporter: &ScriptedExporter, limits: Limits) -> Telemetry {
         exporting: true,
         _thread: Some(thread),
     };
-    Telemetry::assemble(parts, true)
+    Telemetry::assemble(parts, None)
 }
