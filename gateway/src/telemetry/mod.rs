@@ -4,7 +4,7 @@
 //! [`Telemetry::finish`] turns the closed ledger into the other spans and the histograms, once.
 //!
 //! - `settings` says what holds; `setup` makes providers and exporters of it, on `runtime`'s own thread;
-//! - `export` queues spans, sends them and counts what became of each;
+//! - `export` queues spans and counts what became of each; `otlp` sends them;
 //! - `spans` builds a request's spans, with `names` and `content`;
 //! - `metrics` holds the instruments that are recorded into, with `buckets`; `observed` those read at a scrape;
 //! - `logs` starts logging.
@@ -45,6 +45,7 @@ pub mod logs;
 mod metrics;
 mod names;
 mod observed;
+mod otlp;
 mod outcome;
 mod process;
 mod runtime;
