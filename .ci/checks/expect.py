@@ -23,3 +23,15 @@ def until(what, check, seconds=60):
                 return result
         require(time.monotonic() < deadline, f"{what}: not within {seconds} s")
         time.sleep(0.1)
+
+
+def settled(check, seconds=10):
+    """Repeats a check of something that arrives bit by bit; past the time, its own failure stands."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return check()
+        except Failure:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
