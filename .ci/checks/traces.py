@@ -106,7 +106,8 @@ def check_search(jaeger, traces):
     """What someone looks for: which services and operations there are, what was slow, what went wrong."""
     require(set(jaeger.services()) >= {GATEWAY, "loadgen"}, f"services: {jaeger.services()}")
     operations = jaeger.operations(GATEWAY)
-    wanted = {("POST /generate", "server"), ("text_completion demo", "internal"), *((phase, "internal") for phase in PHASES)}
+    wanted = {("POST /generate", "server"), ("text_completion demo", "internal"),
+              *((phase, "internal") for phase in PHASES)}
     require(wanted <= operations, f"operations: {sorted(operations)} lack {sorted(wanted - operations)}")
 
     durations = {trace_id: span.end - span.start
