@@ -1,5 +1,6 @@
 """What .ci/smoke checks, one file per concern.
 
+expect      checks that hold or end the run
 stack       the processes: gateway, collector, Jaeger, Prometheus, each as docker/ configures it
 requests    a client of the gateway
 serving     answers, streams, refusals, the end of the process
