@@ -4,4 +4,5 @@
 mod collectors;
 mod privacy;
 mod requests;
+mod steps;
 mod traces;
