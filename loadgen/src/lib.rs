@@ -8,6 +8,7 @@
 //! - `scenarios`: users in a closed loop (goose) and the prompts they draw;
 //! - `client`: sends one request, reads its stream, stamps → [`RequestRecord`](record::RequestRecord);
 //! - `collect`: records → JSONL and aggregates, on a thread of its own;
+//! - `server`: what the server says of itself meanwhile;
 //! - `stats`: aggregates → figures and verdicts, without clock or I/O;
 //! - `report`: figures → terminal and JSON; the progress line.
 //!
@@ -20,4 +21,5 @@ pub mod commands;
 pub mod record;
 pub mod report;
 pub mod scenarios;
+pub mod server;
 pub mod stats;

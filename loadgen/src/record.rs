@@ -67,7 +67,7 @@ pub struct Usage {
 }
 
 /// The server's own account of the request, in milliseconds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
     /// Head read to answer rendered.
     pub total_ms: f64,
@@ -80,6 +80,15 @@ pub struct Timings {
     /// Phase name with `_ms` → milliseconds.
     #[serde(default)]
     pub phases: BTreeMap<String, f64>,
+    /// Within its phases: paused because the client reads slowly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall_ms: Option<f64>,
+    /// Within its phases: evicted, and computed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preempted_ms: Option<f64>,
+    /// Within its phases: spent on other requests' prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interference_ms: Option<f64>,
 }
 
 /// Why a request failed: a closed set, so that failures can be counted by it.
@@ -256,6 +265,64 @@ impl RequestRecord {
         match self.usage {
             Some(usage) => usage.completion_tokens,
             None => self.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum(),
+        }
+    }
+}
+
+/// What the analysis needs of one request: a [`RequestRecord`] without its events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The user that sent it, from 0.
+    pub user: usize,
+    /// Its trace.
+    pub trace_id: String,
+    /// When it was due.
+    pub scheduled_us: u64,
+    /// When it was handed to the HTTP client.
+    pub sent_us: u64,
+    /// When the response head arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers_us: Option<u64>,
+    /// When the first text arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_us: Option<u64>,
+    /// When the last text arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_us: Option<u64>,
+    /// When the request was over.
+    pub end_us: u64,
+    /// Tokens of the prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens: Option<u64>,
+    /// Tokens of the answer.
+    pub output_tokens: u64,
+    /// Prompt tokens found in the server's prefix cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_tokens: Option<u64>,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorClass>,
+    /// The server's ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timings: Option<Timings>,
+}
+
+impl From<&RequestRecord> for Row {
+    fn from(record: &RequestRecord) -> Self {
+        Self {
+            user: record.user,
+            trace_id: record.trace_id.clone(),
+            scheduled_us: record.scheduled_us,
+            sent_us: record.sent_us,
+            headers_us: record.headers_us,
+            first_us: record.first_content_us(),
+            last_us: record.chunks.last().map(|chunk| chunk.at_us),
+            end_us: record.end_us,
+            prompt_tokens: record.usage.map(|usage| usage.prompt_tokens),
+            output_tokens: record.output_tokens(),
+            cached_tokens: record.usage.map(|usage| usage.cached_tokens),
+            error: record.error.as_ref().map(|failure| failure.class),
+            timings: record.timings.clone(),
         }
     }
 }
