@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod collectors;
+mod context;
 mod privacy;
 mod requests;
 mod traces;

@@ -5,6 +5,7 @@
 //!
 //! - `settings` says what holds; `setup` makes providers and exporters of it, on `runtime`'s own thread;
 //! - `export` queues spans, sends them and counts what became of each;
+//! - `propagation` reads which trace a caller wants continued;
 //! - `spans` builds a request's spans, with `names` and `content`;
 //! - `metrics` holds the instruments that are recorded into, with `buckets`; `observed` those read at a scrape;
 //! - `logs` starts logging.
@@ -20,16 +21,10 @@ use std::{
 use engine::{Engine, EngineStats, StepObserver};
 use http::HeaderMap;
 use opentelemetry::{
-    Context,
     metrics::MeterProvider as _,
-    propagation::TextMapPropagator,
     trace::{Span as _, Tracer, TracerProvider as _},
 };
-use opentelemetry_http::HeaderExtractor;
-use opentelemetry_sdk::{
-    propagation::TraceContextPropagator,
-    trace::{SdkTracer, Span},
-};
+use opentelemetry_sdk::trace::{SdkTracer, Span};
 use prometheus::TextEncoder;
 
 use self::settings::Settings;
@@ -47,6 +42,7 @@ mod names;
 mod observed;
 mod outcome;
 mod process;
+mod propagation;
 mod runtime;
 mod settings;
 mod setup;
@@ -67,7 +63,6 @@ pub struct Telemetry {
 
 struct Inner {
     tracer: SdkTracer,
-    propagator: TraceContextPropagator,
     metrics: metrics::Metrics,
     engine: Arc<OnceLock<StatsReader>>,
     capture: Option<content::Capture>,
@@ -119,7 +114,6 @@ impl Telemetry {
         observed::register(&meter, move || reader.get().map(|read| read()), Arc::clone(&parts.counters));
         let inner = Inner {
             tracer: parts.tracer_provider.tracer("gateway"),
-            propagator: TraceContextPropagator::new(),
             metrics: metrics::Metrics::new(&meter),
             engine,
             capture,
@@ -138,7 +132,7 @@ impl Telemetry {
         ledger: &Ledger,
     ) -> RequestTrace {
         let inner = &self.inner;
-        let parent = inner.propagator.extract_with_context(&Context::new(), &HeaderExtractor(headers));
+        let parent = propagation::parent(headers);
         let builder = spans::server_span(method, route).with_start_time(ledger.started_wall);
         RequestTrace {
             span: inner.tracer.build_with_context(builder, &parent),
