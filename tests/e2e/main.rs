@@ -3,6 +3,7 @@
 
 mod collectors;
 mod context;
+mod ledger;
 mod privacy;
 mod requests;
 mod traces;
