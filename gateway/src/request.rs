@@ -18,7 +18,7 @@ use crate::{
     ledger::{Facts, Ledger, Outcome},
     recent::EndedRequest,
     state::App,
-    telemetry::{ClosedRequest, RequestTrace},
+    telemetry::{ClosedRequest, RequestTrace, StepTag},
 };
 
 /// A handle to an open request; clones share it. Writes after it was closed change nothing.
@@ -85,11 +85,9 @@ impl OpenRequest {
         &self.shared.traceparent
     }
 
-    /// The first token is there: the request counts as running.
-    pub fn running(&self) {
-        if let Some(trace) = &mut self.lock().trace {
-            trace.run();
-        }
+    /// Its name for the engine, by which its steps are noted; none once it is closed.
+    pub fn tag(&self) -> Option<StepTag> {
+        self.lock().trace.as_ref().map(|trace| self.shared.app.telemetry().tag(trace))
     }
 
     /// One more token, `gap` after the one before.

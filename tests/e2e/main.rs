@@ -6,4 +6,5 @@ mod context;
 mod ledger;
 mod privacy;
 mod requests;
+mod steps;
 mod traces;

@@ -21,6 +21,8 @@ pub struct TelemetryConfig {
     pub push_metrics: bool,
     /// The share of new traces that is recorded, a caller's decision wins; else `OTEL_TRACES_SAMPLER`, else all.
     pub sample_ratio: Option<f64>,
+    /// Engine steps per second that get a span of their own, 0 is none; else 10.
+    pub step_spans_per_second: Option<f64>,
     /// Whether prompts and answers may enter spans.
     pub capture_content: bool,
     /// Regular expressions: what they match in a captured prompt or answer is replaced by `[redacted]`.
@@ -68,6 +70,9 @@ impl TelemetryConfig {
         if let Some(limit) = self.content_limit {
             within("telemetry.content_limit", limit, ByteSize(1)..=ByteSize(1 << 20))?;
         }
+        if let Some(rate) = self.step_spans_per_second {
+            within("telemetry.step_spans_per_second", rate, 0.0..=1e6)?;
+        }
         if let Some(spans) = self.span_queue {
             within("telemetry.span_queue", spans, 1..=1 << 20)?;
         }
@@ -95,6 +100,10 @@ mod tests {
         assert_eq!(refused(TelemetryConfig { redact: vec!["(".to_owned()], ..base() }), Err("telemetry.redact"));
         let none = Some(ByteSize(0));
         assert_eq!(refused(TelemetryConfig { content_limit: none, ..base() }), Err("telemetry.content_limit"));
+        assert_eq!(
+            refused(TelemetryConfig { step_spans_per_second: Some(-1.0), ..base() }),
+            Err("telemetry.step_spans_per_second")
+        );
         assert_eq!(refused(TelemetryConfig { span_queue: Some(0), ..base() }), Err("telemetry.span_queue"));
     }
 }
