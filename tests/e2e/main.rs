@@ -3,6 +3,8 @@
 
 mod client_spans;
 mod collectors;
+mod context;
+mod ledger;
 mod privacy;
 mod requests;
 mod steps;

@@ -22,6 +22,8 @@ pub struct ReceivedSpan {
     pub id: String,
     /// 16 hex digits, or empty.
     pub parent: String,
+    /// `tracestate`.
+    pub state: String,
     /// Its name.
     pub name: String,
     /// `SPAN_KIND_…`.
@@ -59,6 +61,7 @@ impl ReceivedSpan {
             trace_id: hex(&span.trace_id),
             id: hex(&span.span_id),
             parent: hex(&span.parent_span_id),
+            state: span.trace_state.clone(),
             kind: span.kind().as_str_name(),
             failed: span.status.as_ref().is_some_and(|status| status.code == 2),
             name: span.name,

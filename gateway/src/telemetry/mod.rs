@@ -5,6 +5,7 @@
 //!
 //! - `settings` says what holds; `setup` makes providers and exporters of it, on `runtime`'s own thread;
 //! - `export` queues spans and counts what became of each; `otlp` sends them;
+//! - `propagation` reads which trace a caller wants continued;
 //! - `spans` builds a request's spans, with `names` and `content`;
 //! - `steps` makes metrics of the engine's steps and spans of some, with `step_links` and `utilization`;
 //! - `metrics` holds the instruments that are recorded into, with `buckets`; `observed` and `engine_state` those read
@@ -22,16 +23,10 @@ use std::{
 use engine::{Engine, StepObserver};
 use http::HeaderMap;
 use opentelemetry::{
-    Context,
     metrics::MeterProvider as _,
-    propagation::TextMapPropagator,
     trace::{Span as _, Tracer, TracerProvider as _},
 };
-use opentelemetry_http::HeaderExtractor;
-use opentelemetry_sdk::{
-    propagation::TraceContextPropagator,
-    trace::{SdkTracer, Span},
-};
+use opentelemetry_sdk::trace::{SdkTracer, Span};
 use prometheus::TextEncoder;
 
 use self::{
@@ -56,6 +51,7 @@ mod observed;
 mod otlp;
 mod outcome;
 mod process;
+mod propagation;
 mod runtime;
 mod settings;
 mod setup;
@@ -83,7 +79,6 @@ pub struct Telemetry {
 
 struct Inner {
     tracer: SdkTracer,
-    propagator: TraceContextPropagator,
     metrics: metrics::Metrics,
     engine: Arc<OnceLock<WatchedEngine>>,
     recent_steps: Arc<RecentSteps>,
@@ -136,7 +131,6 @@ impl Telemetry {
         engine_state::register(&meter, &engine, &recent_steps);
         let inner = Inner {
             tracer: parts.tracer_provider.tracer("gateway"),
-            propagator: TraceContextPropagator::new(),
             metrics: metrics::Metrics::new(&meter),
             engine,
             recent_steps,
@@ -158,7 +152,7 @@ impl Telemetry {
         ledger: &Ledger,
     ) -> RequestTrace {
         let inner = &self.inner;
-        let parent = inner.propagator.extract_with_context(&Context::new(), &HeaderExtractor(headers));
+        let parent = propagation::parent(headers);
         let builder = spans::server_span(method, route).with_start_time(ledger.started_wall);
         let span = inner.tracer.build_with_context(builder, &parent);
         let steps = Arc::new(RequestSteps::new(span.span_context().clone(), inner.metrics.active()));
