@@ -16,7 +16,7 @@ use http::HeaderMap;
 use crate::{
     error::ErrorCode,
     ledger::{Facts, Ledger, Outcome},
-    telemetry::{ClosedRequest, RequestTrace, Telemetry},
+    telemetry::{ClosedRequest, RequestTrace, StepTag, Telemetry},
 };
 
 /// A handle to an open request; clones share it. Writes after it was closed change nothing.
@@ -88,11 +88,9 @@ impl OpenRequest {
         &self.shared.traceparent
     }
 
-    /// The first token is there: the request counts as running.
-    pub fn running(&self) {
-        if let Some(trace) = &mut self.lock().trace {
-            trace.run();
-        }
+    /// Its name for the engine, by which its steps are noted; none once it is closed.
+    pub fn tag(&self) -> Option<StepTag> {
+        self.lock().trace.as_ref().map(|trace| self.shared.telemetry.tag(trace))
     }
 
     /// One more token, `gap` after the one before.

@@ -3,4 +3,5 @@
 
 mod collectors;
 mod requests;
+mod steps;
 mod traces;

@@ -141,6 +141,9 @@ struct TelemetryFlags {
     /// Share of new traces recorded, 0 to 1 [default: 1].
     #[arg(long, env = "GATEWAY_SAMPLE_RATIO", value_name = "SHARE")]
     sample_ratio: Option<f64>,
+    /// Engine steps per second that get a span; 0 is none [default: 10].
+    #[arg(long, env = "GATEWAY_STEP_SPANS_PER_SECOND", value_name = "RATE")]
+    step_spans_per_second: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, clap::Args, Serialize)]

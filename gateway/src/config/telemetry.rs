@@ -21,6 +21,8 @@ pub struct TelemetryConfig {
     pub push_metrics: bool,
     /// The share of new traces that is recorded, a caller's decision wins; else `OTEL_TRACES_SAMPLER`, else all.
     pub sample_ratio: Option<f64>,
+    /// Engine steps per second that get a span of their own, 0 is none; else 10.
+    pub step_spans_per_second: Option<f64>,
     /// Whether prompts and answers may enter spans.
     pub capture_content: bool,
     /// Spans that may wait for a slow collector, more are dropped and counted; else 65,536.
@@ -57,6 +59,9 @@ impl TelemetryConfig {
         if let Some(ratio) = self.sample_ratio {
             within("telemetry.sample_ratio", ratio, 0.0..=1.0)?;
         }
+        if let Some(rate) = self.step_spans_per_second {
+            within("telemetry.step_spans_per_second", rate, 0.0..=1e6)?;
+        }
         if let Some(spans) = self.span_queue {
             within("telemetry.span_queue", spans, 1..=1 << 20)?;
         }
@@ -81,6 +86,10 @@ mod tests {
             Err("telemetry.otlp_endpoint")
         );
         assert_eq!(refused(TelemetryConfig { sample_ratio: Some(1.5), ..base() }), Err("telemetry.sample_ratio"));
+        assert_eq!(
+            refused(TelemetryConfig { step_spans_per_second: Some(-1.0), ..base() }),
+            Err("telemetry.step_spans_per_second")
+        );
         assert_eq!(refused(TelemetryConfig { span_queue: Some(0), ..base() }), Err("telemetry.span_queue"));
     }
 }

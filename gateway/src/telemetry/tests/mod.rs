@@ -22,6 +22,7 @@ use crate::config::TelemetryConfig;
 
 mod accounting;
 mod metrics;
+mod steps;
 mod trees;
 
 /// What the exporter does with each batch.
@@ -80,11 +81,15 @@ const LIMITS: Limits =
 
 /// A telemetry whose spans go to `exporter`.
 fn telemetry(exporter: &ScriptedExporter, limits: Limits) -> Telemetry {
+    configured(exporter, limits, &TelemetryConfig { capture_content: true, ..TelemetryConfig::default() })
+}
+
+fn configured(exporter: &ScriptedExporter, limits: Limits, config: &TelemetryConfig) -> Telemetry {
     let thread = ExportThread::start().unwrap();
     let counters = Arc::new(Counters::default());
     let queue = QueueProcessor::start(exporter.clone(), limits, Arc::clone(&counters), thread.handle());
     let registry = Registry::new();
-    let resource = setup::resource(&TelemetryConfig::default());
+    let resource = setup::resource(config);
     let parts = Parts {
         tracer_provider: SdkTracerProvider::builder().with_span_processor(queue).build(),
         meter_provider: setup::meter_provider(None, resource, &registry).unwrap(),
@@ -93,5 +98,5 @@ fn telemetry(exporter: &ScriptedExporter, limits: Limits) -> Telemetry {
         exporting: true,
         _thread: Some(thread),
     };
-    Telemetry::assemble(parts, true)
+    Telemetry::assemble(parts, config)
 }
