@@ -56,6 +56,9 @@ struct ServerFlags {
     /// Time running requests get after a stop signal [default: 30s].
     #[arg(long, env = "GATEWAY_DRAIN_TIMEOUT")]
     drain_timeout: Option<Seconds>,
+    /// Whether /debug/requests shows the ledgers of the last requests [default: on loopback only].
+    #[arg(long, env = "GATEWAY_DEBUG_REQUESTS", value_name = "BOOL")]
+    debug_requests: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, clap::Args, Serialize)]

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Violation, within};
+use super::{ByteSize, Violation, within};
 
 /// The `[telemetry]` table.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,10 @@ pub struct TelemetryConfig {
     pub step_spans_per_second: Option<f64>,
     /// Whether prompts and answers may enter spans.
     pub capture_content: bool,
+    /// Regular expressions: what they match in a captured prompt or answer is replaced by `[redacted]`.
+    pub redact: Vec<String>,
+    /// The most bytes kept of a captured prompt or answer, after redaction; else 16 KiB.
+    pub content_limit: Option<ByteSize>,
     /// Spans that may wait for a slow collector, more are dropped and counted; else 65,536.
     pub span_queue: Option<usize>,
     /// The most spans sent together; else 8,192.
@@ -59,6 +63,13 @@ impl TelemetryConfig {
         if let Some(ratio) = self.sample_ratio {
             within("telemetry.sample_ratio", ratio, 0.0..=1.0)?;
         }
+        within("telemetry.redact", self.redact.len(), 0..=64)?;
+        for pattern in &self.redact {
+            regex::Regex::new(pattern).map_err(|error| ("telemetry.redact", error.to_string()))?;
+        }
+        if let Some(limit) = self.content_limit {
+            within("telemetry.content_limit", limit, ByteSize(1)..=ByteSize(1 << 20))?;
+        }
         if let Some(rate) = self.step_spans_per_second {
             within("telemetry.step_spans_per_second", rate, 0.0..=1e6)?;
         }
@@ -86,6 +97,9 @@ mod tests {
             Err("telemetry.otlp_endpoint")
         );
         assert_eq!(refused(TelemetryConfig { sample_ratio: Some(1.5), ..base() }), Err("telemetry.sample_ratio"));
+        assert_eq!(refused(TelemetryConfig { redact: vec!["(".to_owned()], ..base() }), Err("telemetry.redact"));
+        let none = Some(ByteSize(0));
+        assert_eq!(refused(TelemetryConfig { content_limit: none, ..base() }), Err("telemetry.content_limit"));
         assert_eq!(
             refused(TelemetryConfig { step_spans_per_second: Some(-1.0), ..base() }),
             Err("telemetry.step_spans_per_second")

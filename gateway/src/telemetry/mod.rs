@@ -4,7 +4,7 @@
 //! [`Telemetry::finish`] turns the closed ledger into the other spans and the histograms, once.
 //!
 //! - `settings` says what holds; `setup` makes providers and exporters of it, on `runtime`'s own thread;
-//! - `export` queues spans, sends them and counts what became of each;
+//! - `export` queues spans and counts what became of each; `otlp` sends them;
 //! - `spans` builds a request's spans, with `names` and `content`;
 //! - `steps` makes metrics of the engine's steps and spans of some, with `step_links` and `utilization`;
 //! - `metrics` holds the instruments that are recorded into, with `buckets`; `observed` and `engine_state` those read
@@ -42,7 +42,7 @@ use self::{
 };
 use crate::{
     config::TelemetryConfig,
-    ledger::{Facts, Ledger, Outcome},
+    ledger::{Content, Facts, Ledger, Outcome},
 };
 
 mod buckets;
@@ -53,6 +53,7 @@ pub mod logs;
 mod metrics;
 mod names;
 mod observed;
+mod otlp;
 mod outcome;
 mod process;
 mod runtime;
@@ -67,6 +68,7 @@ mod tests;
 mod utilization;
 
 pub use export::SpanCounts;
+pub(crate) use outcome::error_type;
 pub use setup::TelemetryError;
 pub use steps::StepTag;
 
@@ -87,7 +89,7 @@ struct Inner {
     recent_steps: Arc<RecentSteps>,
     tagged: Arc<TaggedRequests>,
     step_spans_per_second: f64,
-    capture_content: bool,
+    capture: Option<content::Capture>,
     parts: setup::Parts,
 }
 
@@ -124,10 +126,10 @@ impl Telemetry {
     /// the same.
     pub fn init(config: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let settings = Settings::new(config, |name| std::env::var(name).ok())?;
-        Ok(Self::assemble(setup::build(config, &settings)?, config))
+        Self::assemble(setup::build(config, &settings)?, config)
     }
 
-    fn assemble(parts: setup::Parts, config: &TelemetryConfig) -> Self {
+    fn assemble(parts: setup::Parts, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let meter = parts.meter_provider.meter("gateway");
         let (engine, recent_steps) = (Arc::default(), Arc::default());
         observed::register(&meter, Arc::clone(&parts.counters));
@@ -140,10 +142,10 @@ impl Telemetry {
             recent_steps,
             tagged: Arc::default(),
             step_spans_per_second: config.step_spans_per_second.unwrap_or(STEP_SPANS_PER_SECOND),
-            capture_content: config.capture_content,
+            capture: content::Capture::new(config)?,
             parts,
         };
-        Self { inner: Arc::new(inner) }
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Opens the server span of a request to `route` (a route pattern, never a client's path), continuing
@@ -180,7 +182,14 @@ impl Telemetry {
 
     /// Whether [`Facts::content`] is worth filling in.
     pub fn captures_content(&self) -> bool {
-        self.inner.capture_content
+        self.inner.capture.is_some()
+    }
+
+    /// Takes from captured content what may not be seen.
+    pub fn clean(&self, content: &mut Content) {
+        if let Some(capture) = &self.inner.capture {
+            capture.clean(content);
+        }
     }
 
     /// What an engine is started with, so that its steps are measured.

@@ -6,15 +6,13 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry_sdk::{
-    error::{OTelSdkError, OTelSdkResult},
-    trace::{SdkTracerProvider, SpanData, SpanExporter},
-};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
 use prometheus::Registry;
 
 use super::{
     Telemetry,
     export::{Counters, Limits, QueueProcessor},
+    otlp::SendSpans,
     runtime::ExportThread,
     setup::{self, Parts},
 };
@@ -32,6 +30,7 @@ enum Collector {
     TakesAfter(Duration),
     Refuses,
     RefusesEverySecond,
+    RejectsOfEach(usize),
     Hangs,
     Panics,
 }
@@ -54,16 +53,16 @@ impl ScriptedExporter {
     }
 }
 
-impl SpanExporter for ScriptedExporter {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let refused = Err(OTelSdkError::InternalFailure("refused".to_owned()));
+impl SendSpans for ScriptedExporter {
+    async fn send(&self, mut batch: Vec<SpanData>) -> Result<u64, String> {
+        let refused = Err("refused".to_owned());
         let call = {
             let mut calls = self.calls.lock().unwrap();
             calls.push(batch.len());
             calls.len()
         };
         match self.collector {
-            Collector::Takes => {}
+            Collector::Takes | Collector::RejectsOfEach(_) => {}
             Collector::TakesAfter(delay) => tokio::time::sleep(delay).await,
             Collector::Refuses => return refused,
             Collector::RefusesEverySecond if call.is_multiple_of(2) => return refused,
@@ -71,8 +70,10 @@ impl SpanExporter for ScriptedExporter {
             Collector::Hangs => std::future::pending().await,
             Collector::Panics => panic!("an exporter's bug"),
         }
+        let rejected = if let Collector::RejectsOfEach(number) = self.collector { number.min(batch.len()) } else { 0 };
+        batch.truncate(batch.len() - rejected);
         self.taken.lock().unwrap().extend(batch);
-        Ok(())
+        Ok(rejected as u64)
     }
 }
 
@@ -98,5 +99,5 @@ fn configured(exporter: &ScriptedExporter, limits: Limits, config: &TelemetryCon
         exporting: true,
         _thread: Some(thread),
     };
-    Telemetry::assemble(parts, config)
+    Telemetry::assemble(parts, config).unwrap()
 }
