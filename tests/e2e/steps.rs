@@ -93,7 +93,6 @@ async fn a_scrape_says_how_near_the_engine_is_to_its_limits() -> anyhow::Result<
     ] {
         assert_eq!(gateway.metric(series).await?, Some(expected), "{series}");
     }
-    let mut values = Vec::new();
     for series in [
         "engine_memory_bandwidth_limit_bytes_per_second",
         "engine_compute_limit_per_second",
@@ -107,11 +106,6 @@ async fn a_scrape_says_how_near_the_engine_is_to_its_limits() -> anyhow::Result<
     ] {
         let value = gateway.metric(series).await?.unwrap_or_default();
         assert!(value > 0.0 && value.is_finite(), "{series} {value}");
-        values.push(value);
     }
-    let [bandwidth, _, share, _, bytes, ..] = values[..] else { panic!("{values:?}") };
-    let forward = gateway.metric("engine_step_part_duration_seconds_sum{part=\"forward\"}").await?.unwrap();
-    let exact = bytes / forward / bandwidth;
-    assert!((share / exact - 1.0).abs() < 0.5, "the gauge {share} and the counters {exact}");
     Ok(())
 }
