@@ -40,7 +40,7 @@ pub struct StepReport {
     pub prefill_tokens: usize,
     /// Tokens of answers, guessed ones included.
     pub decode_tokens: usize,
-    /// KV blocks in use after it.
+    /// KV blocks in use while it was computed.
     pub kv_blocks_used: usize,
     /// KV blocks there are.
     pub kv_blocks_total: usize,

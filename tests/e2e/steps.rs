@@ -34,12 +34,10 @@ async fn steps_and_requests_link_each_other() -> anyhow::Result<()> {
         assert!(step.parent.is_empty() && step.trace_id != server.trace_id, "a trace of its own");
         assert!(step.links_to(server) && step.links.len() == 1);
         assert_eq!(step.attribute("engine.step.batch_size"), Some("1"));
-        for share in ["engine.memory_bandwidth.utilization", "engine.compute.utilization"] {
+        for share in ["engine.kv.usage", "engine.memory_bandwidth.utilization", "engine.compute.utilization"] {
             let share: f64 = step.attribute(share).unwrap().parse()?;
             assert!(share > 0.0 && share.is_finite());
         }
-        // After the last step its blocks are free again.
-        assert!((0.0..=1.0).contains(&step.attribute("engine.kv.usage").unwrap().parse::<f64>()?));
     }
     let of = |step: &ReceivedSpan, name: &str| step.attribute(name).unwrap().parse::<f64>();
     let (prefill, decode) = (trace.phase("prefill").unwrap(), trace.phase("decode").unwrap());
@@ -95,7 +93,6 @@ async fn a_scrape_says_how_near_the_engine_is_to_its_limits() -> anyhow::Result<
     ] {
         assert_eq!(gateway.metric(series).await?, Some(expected), "{series}");
     }
-    let mut values = Vec::new();
     for series in [
         "engine_memory_bandwidth_limit_bytes_per_second",
         "engine_compute_limit_per_second",
@@ -109,11 +106,6 @@ async fn a_scrape_says_how_near_the_engine_is_to_its_limits() -> anyhow::Result<
     ] {
         let value = gateway.metric(series).await?.unwrap_or_default();
         assert!(value > 0.0 && value.is_finite(), "{series} {value}");
-        values.push(value);
     }
-    let [bandwidth, _, share, _, bytes, ..] = values[..] else { panic!("{values:?}") };
-    let forward = gateway.metric("engine_step_part_duration_seconds_sum{part=\"forward\"}").await?.unwrap();
-    let exact = bytes / forward / bandwidth;
-    assert!((share / exact - 1.0).abs() < 0.5, "the gauge {share} and the counters {exact}");
     Ok(())
 }

@@ -38,6 +38,7 @@ impl Worker {
         }
         self.fill_batch(&plan, started);
         let prefill = self.active.values().map(Active::prefill_tokens).sum();
+        self.report.kv_blocks_used = self.scheduler.pool().used();
         self.observer.begun(&self.report.start);
         let planned = Instant::now();
         let outcome = self.model.forward(&self.batch, &mut self.logits);
@@ -153,7 +154,7 @@ impl Worker {
     /// Tells of the step whose forward began, whose forward ended, and whose tokens were sampled at these instants.
     fn report(&mut self, plan: &Plan, prefill_tokens: usize, [planned, computed, sampled]: [Instant; 3]) {
         self.stats.steps += 1;
-        let (pool, report, ended) = (self.scheduler.pool(), &mut self.report, Instant::now());
+        let (report, ended) = (&mut self.report, Instant::now());
         let started = report.start.started;
         report.duration = ended - started;
         report.plan = planned - started;
@@ -164,8 +165,7 @@ impl Worker {
         report.sequences = plan.chunks.len();
         report.prefill_tokens = prefill_tokens;
         report.decode_tokens = plan.tokens - prefill_tokens;
-        report.kv_blocks_used = pool.used();
-        report.kv_blocks_total = pool.total();
+        report.kv_blocks_total = self.scheduler.pool().total();
         self.observer.computed(report);
     }
 }

@@ -62,6 +62,8 @@ impl LocalBackend {
             max_context = info.max_context,
             kv_bytes = info.kv_bytes,
             kv_tokens = stats.kv_blocks_total * config.engine.block_size,
+            memory_bytes_per_s = info.limits.map(|limits| limits.bytes_per_second.round()),
+            operations_per_s = info.limits.map(|limits| limits.operations_per_second.round()),
             "ready in {:.1} s",
             began.elapsed().as_secs_f64()
         );

@@ -1,7 +1,7 @@
 //! How many products dense kernels could sum if their operands never left the registers.
 #![expect(unsafe_code, reason = "instructions chosen at run time")]
 
-use std::hint;
+use std::{hint, time::Duration};
 
 #[cfg(target_arch = "x86_64")]
 use super::pairs;
@@ -21,14 +21,14 @@ const CHAINS: usize = 12;
 pub(super) const OPERAND: usize = 4 * WIDEST;
 
 /// Operations per second, two to a multiply-add, that all threads do with the instruction that weights of `dtype`
-/// are multiplied with: the best of some passes.
-pub(in super::super) fn measure_peak(passes: usize, dtype: Dtype, threads: &Threads) -> f64 {
+/// are multiplied with, at best in `time`.
+pub(in super::super) fn measure_peak(time: Duration, dtype: Dtype, threads: &Threads) -> f64 {
     const ROUNDS: usize = 1 << 13;
     let (kernel, pieces) = (Kernel::of(dtype), 64 * threads.count());
     // What is multiplied does not matter; zeros are no numbers that slow a CPU down.
     let zeros = [0; OPERAND];
     let products = kernel.sum(ROUNDS, &zeros).products;
-    fastest(passes, || {
+    fastest(time, || {
         threads.each(pieces, |_| {
             hint::black_box(kernel.sum(ROUNDS, hint::black_box(&zeros)).total);
         });

@@ -6,11 +6,12 @@ use std::arch::x86_64::*;
 use std::{
     fs, hint, io,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use memmap2::MmapMut;
 
-use super::{super::Threads, PASSES, fastest};
+use super::{super::Threads, MEMORY_TIME, fastest};
 use crate::memory;
 
 /// Bytes a thread takes at a time.
@@ -57,13 +58,13 @@ impl BandwidthProbe {
 
     /// Bytes per second that all threads together read.
     pub fn measure(&self, threads: &Threads) -> f64 {
-        self.best_of(PASSES, threads)
+        self.best_within(MEMORY_TIME, threads)
     }
 
-    pub(super) fn best_of(&self, passes: usize, threads: &Threads) -> f64 {
+    pub(super) fn best_within(&self, time: Duration, threads: &Threads) -> f64 {
         let pieces: Vec<_> = self.buffer.chunks(PIECE).collect();
         let read = Read::available()[0];
-        fastest(passes, || {
+        fastest(time, || {
             threads.each(pieces.len(), |index| {
                 hint::black_box(read.fold(pieces[index]));
             });

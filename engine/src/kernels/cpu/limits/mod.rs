@@ -9,7 +9,7 @@ mod integer;
 use std::{
     io,
     sync::{Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 pub use bandwidth::BandwidthProbe;
@@ -18,10 +18,13 @@ pub use integer::measure_integer_peak;
 use super::{Threads, dense::measure_peak};
 use crate::loader::Dtype;
 
-/// Passes over the buffer, or over the multiplications; the best one counts.
-const PASSES: usize = 8;
-/// The same where an engine's start waits for it.
-const QUICK_PASSES: usize = 3;
+/// How long memory is read, and how long products are summed; the best pass counts.
+const MEMORY_TIME: Duration = Duration::from_millis(100);
+const COMPUTE_TIME: Duration = Duration::from_millis(25);
+/// The share of these times that an engine's start waits.
+const BRIEF: u32 = 2;
+/// Passes at least, whatever they take.
+const PASSES: usize = 3;
 
 /// What the threads of an engine can do at most, together.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,11 +59,11 @@ impl MachineLimits {
         let limits = Self {
             bytes_per_second: match bandwidth {
                 Some(measured) => measured,
-                None => BandwidthProbe::new(threads)?.best_of(QUICK_PASSES, threads),
+                None => BandwidthProbe::new(threads)?.best_within(MEMORY_TIME / BRIEF, threads),
             },
             operations_per_second: match arithmetic {
-                Arithmetic::Bytes => integer::best_of(QUICK_PASSES, threads),
-                Arithmetic::Dense(dtype) => measure_peak(QUICK_PASSES, dtype, threads),
+                Arithmetic::Bytes => integer::best_within(COMPUTE_TIME / BRIEF, threads),
+                Arithmetic::Dense(dtype) => measure_peak(COMPUTE_TIME / BRIEF, dtype, threads),
             },
         };
         known.push((key, limits));
@@ -68,14 +71,17 @@ impl MachineLimits {
     }
 }
 
-/// The best of several passes, as what a pass returns per second.
-pub(super) fn fastest(passes: usize, mut pass: impl FnMut() -> f64) -> f64 {
-    let rate = |_| {
+/// The best of the passes that `time` has room for, as what a pass returns per second.
+pub(super) fn fastest(time: Duration, mut pass: impl FnMut() -> f64) -> f64 {
+    let end = Instant::now() + time;
+    let (mut best, mut passes) = (0.0, 0);
+    while passes < PASSES || Instant::now() < end {
         let start = Instant::now();
         let amount = pass();
-        amount / start.elapsed().as_secs_f64()
-    };
-    (0..passes).map(rate).fold(0.0, f64::max)
+        best = f64::max(best, amount / start.elapsed().as_secs_f64());
+        passes += 1;
+    }
+    best
 }
 
 #[cfg(test)]
