@@ -18,6 +18,16 @@ pub(super) fn register(meter: &Meter, spans: Arc<Counters>) {
             }
         })
         .build();
+    let waiting = Arc::clone(&spans);
+    meter
+        .u64_observable_gauge("gateway.telemetry.queue")
+        .with_description("Spans made and not yet exported, dropped or failed")
+        .with_unit("{span}")
+        .with_callback(move |gauge| {
+            let counts = waiting.read();
+            gauge.observe(counts.created.saturating_sub(counts.exported + counts.dropped + counts.failed), &[]);
+        })
+        .build();
     meter
         .u64_observable_counter("gateway.telemetry.spans")
         .with_description("Spans by what became of them")

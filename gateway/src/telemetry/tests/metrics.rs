@@ -106,6 +106,7 @@ fn a_scrape_shows_requests_steps_and_the_engine() {
         r#"engine_speculative_tokens_total{outcome="proposed"} 9"#,
         r#"engine_speculative_tokens_total{outcome="accepted"} 4"#,
         r#"gateway_telemetry_spans_total{outcome="created"} 0"#,
+        "gateway_telemetry_queue 0",
     ] {
         assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
     }
