@@ -17,6 +17,8 @@ def check_load(stack):
                    "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
     load = subprocess.run(command, cwd=stack.scratch, text=True, capture_output=True, timeout=120, env=environment)
     require(load.returncode == 0, f"loadgen ended with {load.returncode}: {load.stdout}{load.stderr}")
-    json.loads(report.read_text())
     print(load.stdout)
-    return [json.loads(line) for line in records.read_text().splitlines()]
+    records = [json.loads(line) for line in records.read_text().splitlines()]
+    spans = json.loads(report.read_text())["client_spans"]
+    require(spans["created"] == spans["exported"] == len(records), f"{len(records)} requests have client spans {spans}")
+    return records
