@@ -35,7 +35,7 @@ pub enum Order {
     Phase(Phase),
 }
 
-/// The last [`KEPT`] requests.
+/// The last requests, 200 of them.
 #[derive(Debug, Default)]
 pub struct Recent {
     ended: Mutex<VecDeque<EndedRequest>>,
