@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Violation, within};
+use super::{ByteSize, Violation, within};
 
 /// The `[telemetry]` table.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -23,8 +23,10 @@ pub struct TelemetryConfig {
     pub sample_ratio: Option<f64>,
     /// Whether prompts and answers may enter spans.
     pub capture_content: bool,
-    /// Spans that may wait for a slow collector, more are dropped and counted; else 65,536.
+    /// Spans that may wait for a slow collector or be on their way to it, more are dropped and counted; else 262,144.
     pub span_queue: Option<usize>,
+    /// The memory that they may take; else 64 MiB.
+    pub span_queue_bytes: Option<ByteSize>,
     /// The most spans sent together; else 8,192.
     pub span_batch: Option<usize>,
 }
@@ -60,6 +62,9 @@ impl TelemetryConfig {
         if let Some(spans) = self.span_queue {
             within("telemetry.span_queue", spans, 1..=1 << 20)?;
         }
+        if let Some(bytes) = self.span_queue_bytes {
+            within("telemetry.span_queue_bytes", bytes.0, 1 << 10..=1 << 40)?;
+        }
         if let Some(spans) = self.span_batch {
             within("telemetry.span_batch", spans, 1..=1 << 20)?;
         }
@@ -79,6 +84,10 @@ mod tests {
         assert_eq!(
             refused(TelemetryConfig { otlp_endpoint: Some("localhost:4317".to_owned()), ..base() }),
             Err("telemetry.otlp_endpoint")
+        );
+        assert_eq!(
+            refused(TelemetryConfig { span_queue_bytes: Some(ByteSize(1)), ..base() }),
+            Err("telemetry.span_queue_bytes")
         );
         assert_eq!(refused(TelemetryConfig { sample_ratio: Some(1.5), ..base() }), Err("telemetry.sample_ratio"));
         assert_eq!(refused(TelemetryConfig { span_queue: Some(0), ..base() }), Err("telemetry.span_queue"));

@@ -1,11 +1,12 @@
 //! Traces and metrics of the gateway: one [`Telemetry`] handle, given to whoever needs it.
 //!
-//! [`Telemetry::begin`] makes a request's server span (so that its ids are known from the start);
-//! [`Telemetry::finish`] turns the closed ledger into the other spans and the histograms, once.
+//! [`Telemetry::begin`] gives a request's server span its ids, and decides whether it is recorded;
+//! [`Telemetry::finish`] turns the closed ledger into its spans and the histograms, once.
 //!
-//! - `settings` says what holds; `setup` makes providers and exporters of it, on `runtime`'s own thread;
-//! - `export` queues spans, sends them and counts what became of each;
-//! - `spans` builds a request's spans, with `names` and `content`;
+//! - `settings` says what holds, of the configuration and of `variables`; `setup` makes providers and exporters of it, on `runtime`'s own thread;
+//! - `spans` says what a request's spans are, with `names` and `content`; `encode` makes bytes of them, as
+//!   `protobuf` has it;
+//! - `export` queues them, sends them and counts what became of each;
 //! - `metrics` holds the instruments that are recorded into, with `buckets`; `observed` those read at a scrape;
 //! - `logs` starts logging.
 //!
@@ -23,16 +24,13 @@ use opentelemetry::{
     Context,
     metrics::MeterProvider as _,
     propagation::TextMapPropagator,
-    trace::{Span as _, Tracer, TracerProvider as _},
+    trace::{Span as _, SpanBuilder, SpanContext, SpanKind, TraceContextExt, Tracer},
 };
 use opentelemetry_http::HeaderExtractor;
-use opentelemetry_sdk::{
-    propagation::TraceContextPropagator,
-    trace::{SdkTracer, Span},
-};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use prometheus::TextEncoder;
 
-use self::settings::Settings;
+use self::{encode::Parent, settings::Settings, spans::ServerSpan};
 use crate::{
     config::TelemetryConfig,
     ledger::{Facts, Ledger, Outcome},
@@ -40,6 +38,7 @@ use crate::{
 
 mod buckets;
 mod content;
+mod encode;
 mod export;
 pub mod logs;
 mod metrics;
@@ -47,13 +46,14 @@ mod names;
 mod observed;
 mod outcome;
 mod process;
+mod protobuf;
 mod runtime;
 mod settings;
 mod setup;
-mod size;
 mod spans;
 #[cfg(test)]
 mod tests;
+mod variables;
 
 pub use export::SpanCounts;
 pub use setup::TelemetryError;
@@ -65,7 +65,6 @@ pub struct Telemetry {
 }
 
 struct Inner {
-    tracer: SdkTracer,
     propagator: TraceContextPropagator,
     metrics: metrics::Metrics,
     engine: Arc<OnceLock<StatsReader>>,
@@ -78,7 +77,7 @@ type StatsReader = Box<dyn Fn() -> EngineStats + Send + Sync>;
 /// The open server span of one request, and its place among the active ones.
 #[derive(Debug)]
 pub struct RequestTrace {
-    span: Span,
+    server: ServerSpan,
     operation: &'static str,
     active: metrics::ActiveRequest,
 }
@@ -115,9 +114,8 @@ impl Telemetry {
         let meter = parts.meter_provider.meter("gateway");
         let engine = Arc::new(OnceLock::<StatsReader>::new());
         let reader = Arc::clone(&engine);
-        observed::register(&meter, move || reader.get().map(|read| read()), Arc::clone(&parts.counters));
+        observed::register(&meter, move || reader.get().map(|read| read()), Arc::clone(&parts.queue));
         let inner = Inner {
-            tracer: parts.tracer_provider.tracer("gateway"),
             propagator: TraceContextPropagator::new(),
             metrics: metrics::Metrics::new(&meter),
             engine,
@@ -137,10 +135,17 @@ impl Telemetry {
         ledger: &Ledger,
     ) -> RequestTrace {
         let inner = &self.inner;
-        let parent = inner.propagator.extract_with_context(&Context::new(), &HeaderExtractor(headers));
-        let builder = spans::server_span(method, route).with_start_time(ledger.started_wall);
+        let context = inner.propagator.extract_with_context(&Context::new(), &HeaderExtractor(headers));
+        let head = SpanBuilder::from_name(route).with_kind(SpanKind::Server).with_start_time(ledger.started_wall);
+        let span = inner.parts.ids.build_with_context(head, &context);
+        let parent = context.span().span_context().clone();
         RequestTrace {
-            span: inner.tracer.build_with_context(builder, &parent),
+            server: ServerSpan {
+                context: span.span_context().clone(),
+                parent: Parent { id: parent.span_id(), is_remote: parent.is_remote() },
+                method,
+                route,
+            },
             operation: spans::operation(route),
             active: inner.metrics.active(),
         }
@@ -148,11 +153,12 @@ impl Telemetry {
 
     /// Ends the request's spans and records its histograms and counters.
     pub fn finish(&self, trace: RequestTrace, request: ClosedRequest<'_>) {
-        let RequestTrace { span, operation, active } = trace;
+        let RequestTrace { server, operation, active } = trace;
         drop(active);
-        self.inner.metrics.finish(operation, &request);
-        if self.inner.parts.exporting {
-            spans::finish(&self.inner.tracer, span, operation, &request);
+        let inner = &self.inner;
+        inner.metrics.finish(operation, &request);
+        if inner.parts.exporting && server.context.is_sampled() {
+            inner.parts.queue.push(spans::encode(&server, operation, &request));
         }
     }
 
@@ -190,7 +196,7 @@ impl Telemetry {
 
     /// What became of the spans so far.
     pub fn span_counts(&self) -> SpanCounts {
-        self.inner.parts.counters.read()
+        self.inner.parts.queue.counts()
     }
 
     /// Exports all spans that ended before the call. Blocks: not for asynchronous tasks.
@@ -199,27 +205,38 @@ impl Telemetry {
     }
 
     /// Exports what is left, for at most `timeout`, and stops. Blocks: not for asynchronous tasks. Afterwards
-    /// no span is created, and `created = exported + dropped + failed`.
+    /// `created = exported + dropped + failed`: what ends later is dropped.
     pub fn shutdown(&self, timeout: Duration) -> SpanCounts {
-        if let Err(error) = self.inner.parts.tracer_provider.shutdown_with_timeout(timeout) {
+        let parts = &self.inner.parts;
+        if let Err(error) = parts.tracer_provider.shutdown_with_timeout(timeout) {
             tracing::debug!(%error, "not every span was exported");
         }
-        if let Err(error) = self.inner.parts.meter_provider.shutdown_with_timeout(timeout) {
+        if let Err(error) = parts.meter_provider.shutdown_with_timeout(timeout) {
             tracing::debug!(%error, "not every metric was pushed");
         }
-        self.span_counts()
+        let counts = self.span_counts();
+        if parts.exporting {
+            let SpanCounts { created, exported, dropped, failed } = counts;
+            tracing::info!(created, exported, dropped, failed, "spans are accounted for");
+        }
+        counts
     }
 }
 
 impl RequestTrace {
     /// 32 lowercase hex digits.
     pub fn trace_id(&self) -> String {
-        self.span.span_context().trace_id().to_string()
+        self.context().trace_id().to_string()
+    }
+
+    /// The server span, as other spans refer to it.
+    pub fn context(&self) -> &SpanContext {
+        &self.server.context
     }
 
     /// The `traceresponse`/`traceparent` value that names the server span.
     pub fn traceparent(&self) -> String {
-        let context = self.span.span_context();
+        let context = self.context();
         format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags())
     }
 
@@ -231,6 +248,6 @@ impl RequestTrace {
 
 impl fmt::Debug for Inner {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Telemetry").field("spans", &self.parts.counters.read()).finish_non_exhaustive()
+        formatter.debug_struct("Telemetry").field("spans", &self.parts.queue.counts()).finish_non_exhaustive()
     }
 }

@@ -8,13 +8,13 @@ use opentelemetry::{
     metrics::{AsyncInstrument, Meter},
 };
 
-use super::{export::Counters, process};
+use super::{export::SpanQueue, process};
 
 /// Registers all of them; `engine` gives nothing until there is one.
 pub(super) fn register(
     meter: &Meter,
     engine: impl Fn() -> Option<EngineStats> + Send + Sync + 'static,
-    spans: Arc<Counters>,
+    spans: Arc<SpanQueue>,
 ) {
     register_engine(meter, Arc::new(engine));
     meter
@@ -27,12 +27,30 @@ pub(super) fn register(
             }
         })
         .build();
+    register_spans(meter, spans);
+}
+
+fn register_spans(meter: &Meter, queue: Arc<SpanQueue>) {
+    let held = Arc::clone(&queue);
+    meter
+        .u64_observable_gauge("gateway.telemetry.queue")
+        .with_description("Spans that wait for the collector or are on their way to it")
+        .with_unit("{span}")
+        .with_callback(move |gauge| gauge.observe(held.counts().held(), &[]))
+        .build();
+    let held = Arc::clone(&queue);
+    meter
+        .u64_observable_gauge("gateway.telemetry.queue.memory")
+        .with_description("Memory of the spans that wait or are on their way")
+        .with_unit("By")
+        .with_callback(move |gauge| gauge.observe(held.held_bytes() as u64, &[]))
+        .build();
     meter
         .u64_observable_counter("gateway.telemetry.spans")
         .with_description("Spans by what became of them")
         .with_unit("{span}")
         .with_callback(move |counter| {
-            let counts = spans.read();
+            let counts = queue.counts();
             for (outcome, count) in [
                 ("created", counts.created),
                 ("exported", counts.exported),

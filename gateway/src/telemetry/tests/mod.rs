@@ -6,22 +6,21 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry_sdk::{
-    error::{OTelSdkError, OTelSdkResult},
-    trace::{SdkTracerProvider, SpanData, SpanExporter},
-};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
 use prometheus::Registry;
 
 use super::{
     Telemetry,
-    export::{Counters, Limits, QueueProcessor},
+    export::{Envelope, ExportMessage, Limits, QueueProcessor, Refusal, Retry, SpanQueue, Taken, Transport},
     runtime::ExportThread,
     setup::{self, Parts},
 };
 use crate::config::TelemetryConfig;
 
 mod accounting;
+mod encoding;
 mod metrics;
+mod received;
 mod trees;
 
 /// What the exporter does with each batch.
@@ -29,6 +28,7 @@ mod trees;
 enum Collector {
     Takes,
     TakesAfter(Duration),
+    TakesHalf,
     Refuses,
     RefusesEverySecond,
     Hangs,
@@ -53,43 +53,55 @@ impl ScriptedExporter {
     }
 }
 
-impl SpanExporter for ScriptedExporter {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let refused = Err(OTelSdkError::InternalFailure("refused".to_owned()));
+impl Transport for ScriptedExporter {
+    async fn send(&self, message: ExportMessage) -> Result<Taken, Refusal> {
+        let spans = received::spans(message).await;
         let call = {
             let mut calls = self.calls.lock().unwrap();
-            calls.push(batch.len());
+            calls.push(spans.len());
             calls.len()
         };
+        let mut taken = Taken::default();
         match self.collector {
             Collector::Takes => {}
             Collector::TakesAfter(delay) => tokio::time::sleep(delay).await,
-            Collector::Refuses => return refused,
-            Collector::RefusesEverySecond if call.is_multiple_of(2) => return refused,
+            Collector::TakesHalf => taken.rejected = spans.len() as u64 / 2,
+            Collector::Refuses => return Err(Refusal::new("refused", Retry::Never)),
+            Collector::RefusesEverySecond if call.is_multiple_of(2) => {
+                return Err(Refusal::new("refused", Retry::Never));
+            }
             Collector::RefusesEverySecond => {}
             Collector::Hangs => std::future::pending().await,
-            Collector::Panics => panic!("an exporter's bug"),
+            Collector::Panics => panic!("a transport's bug"),
         }
-        self.taken.lock().unwrap().extend(batch);
-        Ok(())
+        self.taken.lock().unwrap().extend(spans.into_iter().skip(taken.rejected as usize));
+        Ok(taken)
     }
 }
 
-const LIMITS: Limits =
-    Limits { queue: 65_536, batch: 8_192, delay: Duration::from_millis(20), export_timeout: Duration::from_secs(10) };
+pub(super) const LIMITS: Limits = Limits {
+    queue: 65_536,
+    queue_bytes: 64 << 20,
+    batch: 8_192,
+    delay: Duration::from_millis(20),
+    attempt_timeout: Duration::from_secs(10),
+    export_timeout: Duration::from_secs(10),
+};
 
 /// A telemetry whose spans go to `exporter`.
 fn telemetry(exporter: &ScriptedExporter, limits: Limits) -> Telemetry {
     let thread = ExportThread::start().unwrap();
-    let counters = Arc::new(Counters::default());
-    let queue = QueueProcessor::start(exporter.clone(), limits, Arc::clone(&counters), thread.handle());
-    let registry = Registry::new();
     let resource = setup::resource(&TelemetryConfig::default());
+    let queue = Arc::new(SpanQueue::new(limits));
+    let processor =
+        QueueProcessor::start(exporter.clone(), Envelope::new(&resource), Arc::clone(&queue), thread.handle());
+    let registry = Registry::new();
     let parts = Parts {
-        tracer_provider: SdkTracerProvider::builder().with_span_processor(queue).build(),
+        tracer_provider: SdkTracerProvider::builder().with_span_processor(processor).build(),
+        ids: setup::ids(&TelemetryConfig::default()),
         meter_provider: setup::meter_provider(None, resource, &registry).unwrap(),
         registry,
-        counters,
+        queue,
         exporting: true,
         _thread: Some(thread),
     };
