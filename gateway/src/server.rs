@@ -1,8 +1,15 @@
 //! Accepts connections, serves the router on them, and drains when told to stop.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::{poll_fn, ready},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::Request};
+use futures::future::Either;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -91,7 +98,13 @@ async fn serve_connection(socket: TcpStream, router: Router, config: ServerConfi
     let delivery = stream.delivery();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(delivery.clone());
-        router.clone().oneshot(request.map(Body::new))
+        let mut answering = Box::pin(router.clone().oneshot(request.map(Body::new)));
+        // Begun at once: the HTTP layer drops the future unpolled if the client has left by then, and no ledger
+        // would show the request. It polls what is pending again by itself.
+        match answering.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => Either::Left(ready(answer)),
+            Poll::Pending => Either::Right(answering),
+        }
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())

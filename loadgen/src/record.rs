@@ -5,28 +5,36 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The zero of a run's times.
+/// The zero of a run's times, on the steady clock that measures and on the wall clock that others read.
 #[derive(Debug, Clone, Copy)]
-pub struct Epoch(Instant);
+pub struct Epoch {
+    instant: Instant,
+    wall: SystemTime,
+}
 
 impl Epoch {
     /// An epoch that begins now.
     pub fn start() -> Self {
-        Self(Instant::now())
+        Self { instant: Instant::now(), wall: SystemTime::now() }
     }
 
     /// Microseconds from the epoch until `instant` (0 if it lies before).
     pub fn micros(&self, instant: Instant) -> u64 {
-        u64::try_from(instant.saturating_duration_since(self.0).as_micros()).unwrap_or(u64::MAX)
+        u64::try_from(instant.saturating_duration_since(self.instant).as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Microseconds from the epoch until now.
     pub fn now(&self) -> u64 {
         self.micros(Instant::now())
+    }
+
+    /// The wall-clock time of `micros` after the epoch.
+    pub fn wall(&self, micros: u64) -> SystemTime {
+        self.wall.checked_add(Duration::from_micros(micros)).unwrap_or(self.wall)
     }
 }
 
@@ -67,7 +75,7 @@ pub struct Usage {
 }
 
 /// The server's own account of the request, in milliseconds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
     /// Head read to answer rendered.
     pub total_ms: f64,
@@ -80,6 +88,15 @@ pub struct Timings {
     /// Phase name with `_ms` → milliseconds.
     #[serde(default)]
     pub phases: BTreeMap<String, f64>,
+    /// Within its phases: paused because the client reads slowly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall_ms: Option<f64>,
+    /// Within its phases: evicted, and computed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preempted_ms: Option<f64>,
+    /// Within its phases: spent on other requests' prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interference_ms: Option<f64>,
 }
 
 /// Why a request failed: a closed set, so that failures can be counted by it.
@@ -181,6 +198,9 @@ pub struct RequestRecord {
     pub max_tokens: u32,
     /// The trace id sent in `traceparent`.
     pub trace_id: String,
+    /// The span id sent in `traceparent`: the parent of the server's span.
+    #[serde(default)]
+    pub span_id: String,
     /// When it was due: the moment its user was ready for it.
     pub scheduled_us: u64,
     /// When it was handed to the HTTP client.
@@ -256,6 +276,64 @@ impl RequestRecord {
         match self.usage {
             Some(usage) => usage.completion_tokens,
             None => self.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum(),
+        }
+    }
+}
+
+/// What the analysis needs of one request: a [`RequestRecord`] without its events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The user that sent it, from 0.
+    pub user: usize,
+    /// Its trace.
+    pub trace_id: String,
+    /// When it was due.
+    pub scheduled_us: u64,
+    /// When it was handed to the HTTP client.
+    pub sent_us: u64,
+    /// When the response head arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers_us: Option<u64>,
+    /// When the first text arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_us: Option<u64>,
+    /// When the last text arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_us: Option<u64>,
+    /// When the request was over.
+    pub end_us: u64,
+    /// Tokens of the prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens: Option<u64>,
+    /// Tokens of the answer.
+    pub output_tokens: u64,
+    /// Prompt tokens found in the server's prefix cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_tokens: Option<u64>,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorClass>,
+    /// The server's ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timings: Option<Timings>,
+}
+
+impl From<&RequestRecord> for Row {
+    fn from(record: &RequestRecord) -> Self {
+        Self {
+            user: record.user,
+            trace_id: record.trace_id.clone(),
+            scheduled_us: record.scheduled_us,
+            sent_us: record.sent_us,
+            headers_us: record.headers_us,
+            first_us: record.first_content_us(),
+            last_us: record.chunks.last().map(|chunk| chunk.at_us),
+            end_us: record.end_us,
+            prompt_tokens: record.usage.map(|usage| usage.prompt_tokens),
+            output_tokens: record.output_tokens(),
+            cached_tokens: record.usage.map(|usage| usage.cached_tokens),
+            error: record.error.as_ref().map(|failure| failure.class),
+            timings: record.timings.clone(),
         }
     }
 }

@@ -5,6 +5,7 @@ use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 
 /// A trace id and the `traceparent` of a caller that has it.
+#[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) trace_id: String,
     pub(crate) span_id: &'static str,

@@ -10,7 +10,7 @@ use tests::{
 use crate::requests::{Caller, body, first_bytes, last_event, streamed};
 
 /// The spans' times are those of the ledger in the answer; `deliver` goes on after the answer was rendered.
-fn agrees(trace: &Trace, timings: &Value) {
+pub(crate) fn agrees(trace: &Trace, timings: &Value) {
     let phases = trace.phases();
     assert_eq!(phases.iter().map(|span| span.name.as_str()).collect::<Vec<_>>(), PHASES);
     for span in phases {

@@ -2,6 +2,7 @@
 //!
 //! - [`collector`]: an OTLP collector, over gRPC and HTTP, that keeps spans and does as it is told;
 //! - [`gateway`]: the `gateway` binary as a process, stopped when dropped;
+//! - [`load`]: the `loadgen` binary as a process;
 //! - [`model`]: a model folder with random weights, quick to load and never out of words;
 //! - [`trace`]: the spans of one request, and whether they are whole.
 //!
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 pub mod collector;
 pub mod gateway;
+pub mod load;
 pub mod model;
 pub mod trace;
 

@@ -22,6 +22,8 @@ pub struct ReceivedSpan {
     pub id: String,
     /// 16 hex digits, or empty.
     pub parent: String,
+    /// `tracestate`.
+    pub state: String,
     /// Its name.
     pub name: String,
     /// `SPAN_KIND_…`.
@@ -36,6 +38,8 @@ pub struct ReceivedSpan {
     pub attributes: BTreeMap<String, String>,
     /// Names of events.
     pub events: Vec<String>,
+    /// Trace and span ids of the spans it links.
+    pub links: Vec<(String, String)>,
 }
 
 impl ReceivedSpan {
@@ -57,6 +61,7 @@ impl ReceivedSpan {
             trace_id: hex(&span.trace_id),
             id: hex(&span.span_id),
             parent: hex(&span.parent_span_id),
+            state: span.trace_state.clone(),
             kind: span.kind().as_str_name(),
             failed: span.status.as_ref().is_some_and(|status| status.code == 2),
             name: span.name,
@@ -64,7 +69,13 @@ impl ReceivedSpan {
             end: span.end_time_unix_nano,
             attributes: texts(span.attributes),
             events: span.events.into_iter().map(|event| event.name).collect(),
+            links: span.links.iter().map(|link| (hex(&link.trace_id), hex(&link.span_id))).collect(),
         }
+    }
+
+    /// Whether it links `other`.
+    pub fn links_to(&self, other: &Self) -> bool {
+        self.links.iter().any(|(trace, span)| (trace, span) == (&other.trace_id, &other.id))
     }
 
     /// One attribute.
@@ -91,6 +102,11 @@ impl Trace {
         Self { spans: spans.iter().filter(|span| span.trace_id == id).cloned().collect() }
     }
 
+    /// The span of the client, if it exports its own.
+    pub fn client(&self) -> Option<&ReceivedSpan> {
+        self.spans.iter().find(|span| span.kind == SpanKind::Client.as_str_name())
+    }
+
     /// The server span.
     pub fn server(&self) -> Option<&ReceivedSpan> {
         self.spans.iter().find(|span| span.kind == SpanKind::Server.as_str_name())
@@ -111,7 +127,7 @@ impl Trace {
     }
 
     /// Whether the tree is whole: one server span, one operation below it, below that the phases in order and
-    /// without a gap from its start to its end, and nothing else.
+    /// without a gap from its start to its end, and nothing else but the client's span above.
     pub fn is_complete(&self) -> bool {
         let (Some(server), Some(operation)) = (self.server(), self.operation()) else { return false };
         let phases = self.phases();
@@ -125,7 +141,13 @@ impl Trace {
             && !phases.is_empty()
             && until == server.end
             && (operation.start, operation.end) == (server.start, server.end)
-            && self.spans.len() == 2 + phases.len()
+            && self.client().is_none_or(|client| client.id == server.parent)
+            && self.spans.len() == 2 + phases.len() + usize::from(self.client().is_some())
+    }
+
+    /// One of the phases.
+    pub fn phase(&self, name: &str) -> Option<&ReceivedSpan> {
+        self.phases().into_iter().find(|span| span.name == name)
     }
 
     /// The phase in which the request ended.

@@ -1,6 +1,9 @@
 //! The running worker with a scripted model: what readers see, whatever they do.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod interference;
+mod reports;
+
 use std::{
     sync::{Arc, Condvar, Mutex},
     time::{Duration, Instant},
@@ -9,17 +12,25 @@ use std::{
 use super::Prepared;
 use crate::{
     Engine, EngineConfig, EngineError, Event, FinishReason, Finished, Generation, GenerationRequest, ModelConfig,
-    Sampling, Stamps, StepReport, SubmitError, Text,
+    Sampling, Stamps, StepObserver, StepReport, StepStart, SubmitError, Text,
     handle::ModelInfo,
-    kernels::cpu::Threads,
+    kernels::cpu::{Threads, WeightSize},
     loader::RopeLayout,
-    model::{Model, StepBatch},
+    model::{Model, ModelSizes, StepBatch},
 };
 
 const VOCABULARY: usize = 259;
 const BLOCK: usize = 4;
 /// The letter the scripted model never says, and the prompt it fails on.
 const POISON: u32 = 3 + b'!' as u32;
+/// What the scripted model would have to do if it computed.
+const SIZES: ModelSizes = ModelSizes {
+    layers: WeightSize { bytes: 1000, weights: 2000 },
+    output: WeightSize { bytes: 100, weights: 200 },
+    embedding_row_bytes: 10,
+    kv_position_bytes: 1,
+    window: usize::MAX,
+};
 
 /// Keeps token ids where keys and values would be; the next token is a hash of what it reads back through
 /// the block tables, so a row computed from the wrong blocks says something else.
@@ -66,6 +77,10 @@ impl Model for Scripted {
         VOCABULARY
     }
 
+    fn sizes(&self) -> ModelSizes {
+        SIZES
+    }
+
     fn forward(&mut self, batch: &StepBatch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         self.gate.pass();
         if batch.tokens.contains(&POISON) {
@@ -98,6 +113,15 @@ struct Fixture {
 }
 
 fn fixture(blocks: usize, config: EngineConfig) -> Fixture {
+    let steps = Arc::<Mutex<Vec<StepReport>>>::default();
+    let seen = Arc::clone(&steps);
+    let observer = Box::new(move |step: &StepReport| seen.lock().unwrap().push(step.clone()));
+    let (engine, gate) = scripted(blocks, config, observer);
+    Fixture { engine, gate, steps }
+}
+
+/// An engine around the scripted model, and its gate.
+fn scripted(blocks: usize, config: EngineConfig, observer: Box<dyn StepObserver>) -> (Engine, Arc<Gate>) {
     let gate = Arc::new(Gate::default());
     let model = Scripted { memory: vec![0; blocks * BLOCK], gate: Arc::clone(&gate) };
     let config = EngineConfig { block_size: BLOCK, ..config };
@@ -125,14 +149,12 @@ fn fixture(blocks: usize, config: EngineConfig) -> Fixture {
         kv_bytes: 0,
         device: "cpu",
         max_context,
+        limits: None,
     };
     let threads = Arc::new(Threads::new(2).unwrap());
     let text = Text::byte_level_for_tests();
     let prepared = Prepared { model: Box::new(model), threads, text, blocks, max_context };
-    let steps = Arc::<Mutex<Vec<StepReport>>>::default();
-    let seen = Arc::clone(&steps);
-    let observer = Box::new(move |step: &StepReport| seen.lock().unwrap().push(step.clone()));
-    Fixture { engine: Engine::start_prepared(prepared, config, info, observer), gate, steps }
+    (Engine::start_prepared(prepared, config, info, observer), gate)
 }
 
 fn request(prompt: &str, max_tokens: u32) -> GenerationRequest {
@@ -145,6 +167,7 @@ fn request(prompt: &str, max_tokens: u32) -> GenerationRequest {
         logprobs: None,
         cache_salt: 0,
         deadline: None,
+        tag: 0,
     }
 }
 
@@ -245,75 +268,6 @@ async fn a_slow_reader_pauses_only_its_own_sequence() {
     let stamps = generation.stamps();
     assert!(stamps.stall > Duration::ZERO);
     check_attribution(&stamps);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stall_under_way_is_counted_when_the_reader_leaves() {
-    let fixture = fixture(100, EngineConfig { stream_buffer: 4, ..EngineConfig::default() });
-    let slow = fixture.engine.submit(request("slow", 40)).unwrap();
-    collect(fixture.engine.submit(request("quick", 100)).unwrap()).await;
-    let first = slow.stamps().stall;
-    assert!(first > Duration::ZERO);
-    assert!(slow.stamps().stall > first, "it goes on");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn prompts_of_others_are_interference_to_answers_and_to_prompts() {
-    let fixture = fixture(100, EngineConfig { max_step_tokens: 16, ..EngineConfig::default() });
-    fixture.gate.set(true, 1);
-    let answer = fixture.engine.submit(request("first", 40)).unwrap();
-    fixture.gate.wait_for_steps(1);
-    let long = fixture.engine.submit(request(&"long".repeat(20), 4)).unwrap();
-    let behind = fixture.engine.submit(request(&"behind".repeat(3), 4)).unwrap();
-    fixture.gate.set(false, 0);
-    for (generation, suffers) in [(answer, true), (long, false), (behind, true)] {
-        let stamps = collect(generation).await.2.stamps();
-        check_attribution(&stamps);
-        assert!(!suffers || stamps.interference > Duration::ZERO, "{stamps:?}");
-    }
-}
-
-/// Between two tokens of an answer there is one step, and no step is larger than its budget: that is what a
-/// long prompt costs others, and what their ledgers name.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_long_prompt_fills_steps_and_no_answer_misses_one() {
-    let config = EngineConfig { max_step_tokens: 512, prefix_cache: false, ..EngineConfig::default() };
-    let fixture = fixture(1500, config);
-    fixture.gate.set(true, 0);
-    let answers: Vec<_> =
-        (10..35).map(|index| fixture.engine.submit(request(&format!("answer {index}"), 40)).unwrap()).collect();
-    fixture.gate.set(true, 2);
-    fixture.gate.wait_for_steps(2);
-    let long = fixture.engine.submit(request(&"long".repeat(1000), 4)).unwrap();
-    fixture.gate.set(false, 0);
-    let mut sampled = Vec::new();
-    for mut answer in answers {
-        let mut times = Vec::new();
-        while let Some(Event::Token(token)) = answer.next().await {
-            times.push(token.sampled_at);
-        }
-        sampled.push((times, answer.stamps()));
-    }
-    collect(long).await;
-    fixture.engine.shutdown();
-
-    let steps = fixture.steps.lock().unwrap();
-    let tokens = |step: &StepReport| step.prefill_tokens + step.decode_tokens;
-    let full: Vec<_> = steps.iter().filter(|step| tokens(step) == 512).map(|step| step.decode_tokens).collect();
-    assert_eq!(full, [25; 8], "8 * (512 - 25) < 4000");
-    assert!(steps.iter().all(|step| tokens(step) <= 512));
-    for (times, stamps) in sampled {
-        let (first, last) = (stamps.scheduled.unwrap(), stamps.last_token.unwrap());
-        let during: Vec<_> = steps.iter().filter(|step| step.started >= first && step.started < last).collect();
-        assert_eq!((during.len(), times.len()), (40, 40), "a token in every step");
-        let mut own = "answer 10".len();
-        let parts = during.iter().zip(&times).map(|(step, &at)| {
-            let others = step.prefill_tokens - std::mem::take(&mut own);
-            (at - step.started).as_nanos() * others as u128 / tokens(step) as u128
-        });
-        assert_eq!(stamps.interference.as_nanos(), parts.sum::<u128>());
-        assert!(stamps.interference <= last - first);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

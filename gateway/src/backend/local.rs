@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     error::{ApiError, ErrorCode},
     request::OpenRequest,
-    telemetry::Telemetry,
+    telemetry::{StepTag, Telemetry},
 };
 
 /// Bytes up to which text is worked on where it arrived: a fraction of a millisecond.
@@ -62,6 +62,8 @@ impl LocalBackend {
             max_context = info.max_context,
             kv_bytes = info.kv_bytes,
             kv_tokens = stats.kv_blocks_total * config.engine.block_size,
+            memory_bytes_per_s = info.limits.map(|limits| limits.bytes_per_second.round()),
+            operations_per_s = info.limits.map(|limits| limits.operations_per_second.round()),
             "ready in {:.1} s",
             began.elapsed().as_secs_f64()
         );
@@ -115,7 +117,9 @@ impl LocalBackend {
     ) -> Result<Answer, ApiError> {
         let waiting = self.engine.stats().waiting;
         request.note(|facts| facts.queue_depth = Some(waiting));
-        Ok(Answer::new(self.engine.submit(asked)?, request.clone(), abort.clone()))
+        let tag = request.tag();
+        let asked = GenerationRequest { tag: tag.as_ref().map_or(0, StepTag::number), ..asked };
+        Ok(Answer::new(self.engine.submit(asked)?, (request.clone(), tag), abort.clone()))
     }
 
     /// Stops the engine. Blocks for one step at most.

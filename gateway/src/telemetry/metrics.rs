@@ -44,57 +44,70 @@ pub(super) struct Metrics {
 pub(super) struct StepMetrics {
     batch_size: Histogram<u64>,
     duration: Histogram<f64>,
-    tokens: Counter<u64>,
+    part: Histogram<f64>,
+    tokens: Histogram<u64>,
+    memory: Counter<u64>,
+    operations: Counter<u64>,
+}
+
+/// Makes instruments.
+struct Maker<'a>(&'a Meter);
+
+impl Maker<'_> {
+    fn seconds(&self, name: &'static str, description: &'static str, bounds: &[f64]) -> Histogram<f64> {
+        let builder = self.0.f64_histogram(name).with_description(description).with_unit("s");
+        builder.with_boundaries(bounds.to_vec()).build()
+    }
+
+    fn counter(&self, name: &'static str, description: &'static str, unit: &'static str) -> Counter<u64> {
+        self.0.u64_counter(name).with_description(description).with_unit(unit).build()
+    }
+
+    fn sizes(
+        &self,
+        name: &'static str,
+        description: &'static str,
+        unit: &'static str,
+        bounds: &[f64],
+    ) -> Histogram<u64> {
+        let builder = self.0.u64_histogram(name).with_description(description).with_unit(unit);
+        builder.with_boundaries(bounds.to_vec()).build()
+    }
 }
 
 impl Metrics {
     pub(super) fn new(meter: &Meter) -> Self {
-        let seconds = |name: &'static str, description: &'static str, bounds: &[f64]| {
-            let builder = meter.f64_histogram(name).with_description(description).with_unit("s");
-            builder.with_boundaries(bounds.to_vec()).build()
-        };
-        let counter = |name: &'static str, description: &'static str, unit: &'static str| {
-            meter.u64_counter(name).with_description(description).with_unit(unit).build()
-        };
+        let make = Maker(meter);
         let metrics = Self {
-            request_duration: seconds(
+            request_duration: make.seconds(
                 "gen_ai.server.request.duration",
                 "Time from a request's head to the last byte of its answer",
                 buckets::REQUEST,
             ),
-            first_token: seconds(
+            first_token: make.seconds(
                 "gen_ai.server.time_to_first_token",
                 "Time from a request's head to its first token, successes only",
                 buckets::FIRST_TOKEN,
             ),
-            per_output_token: seconds(
+            per_output_token: make.seconds(
                 "gen_ai.server.time_per_output_token",
                 "Mean time of each token after the first, successes only",
                 buckets::PER_TOKEN,
             ),
-            phase: seconds("gateway.phase.duration", "Time that requests spend in each phase", buckets::PHASE),
-            inter_token: seconds(
+            phase: make.seconds("gateway.phase.duration", "Time that requests spend in each phase", buckets::PHASE),
+            inter_token: make.seconds(
                 "gateway.inter_token.duration",
                 "Time between two tokens of one answer",
                 buckets::INTER_TOKEN,
             ),
             active: meter
                 .i64_up_down_counter("gateway.requests.active")
-                .with_description("Requests in the gateway now")
+                .with_description("Requests in the gateway now: running ones are in the engine's steps, or were")
                 .with_unit("{request}")
                 .build(),
-            tokens: counter("gateway.tokens", "Tokens of prompts and answers", "{token}"),
-            finished: counter("gateway.requests.finished", "Requests by how they ended", "{request}"),
-            step: StepMetrics {
-                batch_size: meter
-                    .u64_histogram("engine.batch.size")
-                    .with_description("Sequences computed together in one step")
-                    .with_unit("{sequence}")
-                    .with_boundaries(buckets::BATCH.to_vec())
-                    .build(),
-                duration: seconds("engine.step.duration", "Time of one engine step", buckets::STEP),
-                tokens: counter("engine.step.tokens", "Tokens computed in steps, by what for", "{token}"),
-            },
+            tokens: make.counter("gateway.tokens", "Tokens of prompts and answers", "{token}"),
+            finished: make.counter("gateway.requests.finished", "Requests by how they ended", "{request}"),
+            step: StepMetrics::new(&make),
         };
         metrics.show_zeros();
         metrics
@@ -107,9 +120,8 @@ impl Metrics {
         for direction in ["input", "output"] {
             self.tokens.add(0, &[KeyValue::new("direction", direction)]);
         }
-        for kind in ["prefill", "decode"] {
-            self.step.tokens.add(0, &[KeyValue::new("kind", kind)]);
-        }
+        self.step.memory.add(0, &[]);
+        self.step.operations.add(0, &[]);
         for outcome in OUTCOMES {
             self.finished.add(0, &[KeyValue::new("reason", outcome.as_str())]);
         }
@@ -157,11 +169,49 @@ impl Metrics {
 }
 
 impl StepMetrics {
+    fn new(make: &Maker<'_>) -> Self {
+        Self {
+            batch_size: make.sizes(
+                "engine.batch.size",
+                "Sequences computed together in one step",
+                "{sequence}",
+                buckets::BATCH,
+            ),
+            duration: make.seconds("engine.step.duration", "Time of one engine step", buckets::STEP),
+            part: make.seconds(
+                "engine.step.part.duration",
+                "Time of the consecutive parts of one engine step",
+                buckets::STEP_PART,
+            ),
+            tokens: make.sizes(
+                "engine.step.tokens",
+                "Tokens computed in one step, by what for: of prompts and what was lost, or of answers",
+                "{token}",
+                buckets::STEP_TOKENS,
+            ),
+            memory: make.counter("engine.step.memory", "Bytes that steps had to read and write", "By"),
+            operations: make.counter(
+                "engine.step.operations",
+                "Operations of the linear layers in steps, two to a multiply-add",
+                "{operation}",
+            ),
+        }
+    }
+
+    /// One more step.
     pub(super) fn record(&self, report: &StepReport) {
         self.batch_size.record(report.sequences as u64, &[]);
         self.duration.record(report.duration.as_secs_f64(), &[]);
-        self.tokens.add(report.prefill_tokens as u64, &[KeyValue::new("kind", "prefill")]);
-        self.tokens.add(report.decode_tokens as u64, &[KeyValue::new("kind", "decode")]);
+        for (part, time) in
+            [("plan", report.plan), ("forward", report.forward), ("sample", report.sample), ("send", report.send)]
+        {
+            self.part.record(time.as_secs_f64(), &[KeyValue::new("part", part)]);
+        }
+        for (kind, tokens) in [("prefill", report.prefill_tokens), ("decode", report.decode_tokens)] {
+            self.tokens.record(tokens as u64, &[KeyValue::new("kind", kind)]);
+        }
+        self.memory.add(report.work.bytes, &[]);
+        self.operations.add(report.work.operations, &[]);
     }
 }
 
@@ -173,12 +223,11 @@ pub(super) struct ActiveRequest {
 }
 
 impl ActiveRequest {
-    pub(super) fn become_state(&mut self, state: ActiveState) {
-        if self.state != state {
-            self.gauge.add(-1, &[state_label(self.state)]);
-            self.gauge.add(1, &[state_label(state)]);
-            self.state = state;
-        }
+    /// Counts it as running from now on.
+    pub(super) fn run(&mut self) {
+        self.gauge.add(-1, &[state_label(self.state)]);
+        self.state = ActiveState::Running;
+        self.gauge.add(1, &[state_label(self.state)]);
     }
 }
 

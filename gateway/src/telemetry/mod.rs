@@ -3,11 +3,15 @@
 //! [`Telemetry::begin`] gives a request's server span its ids, and decides whether it is recorded;
 //! [`Telemetry::finish`] turns the closed ledger into its spans and the histograms, once.
 //!
-//! - `settings` says what holds, of the configuration and of `variables`; `setup` makes providers and exporters of it, on `runtime`'s own thread;
+//! - `settings` says what holds, of the configuration and of `variables`; `setup` makes providers and exporters of
+//!   it, on `runtime`'s own thread;
+//! - `propagation` reads which trace a caller wants continued;
 //! - `spans` says what a request's spans are, with `names` and `content`; `encode` makes bytes of them, as
 //!   `protobuf` has it;
 //! - `export` queues them, sends them and counts what became of each;
-//! - `metrics` holds the instruments that are recorded into, with `buckets`; `observed` those read at a scrape;
+//! - `steps` makes metrics of the engine's steps and spans of some, with `step_links` and `utilization`;
+//! - `metrics` holds the instruments that are recorded into, with `buckets`; `observed` and `engine_state` those read
+//!   at a scrape;
 //! - `logs` starts logging.
 //!
 //! Nothing here waits for a collector except [`Telemetry::shutdown`].
@@ -18,27 +22,32 @@ use std::{
     time::Duration,
 };
 
-use engine::{Engine, EngineStats, StepObserver};
+use engine::{Engine, StepObserver};
 use http::HeaderMap;
 use opentelemetry::{
-    Context,
     metrics::MeterProvider as _,
-    propagation::TextMapPropagator,
-    trace::{Span as _, SpanBuilder, SpanContext, SpanKind, TraceContextExt, Tracer},
+    trace::{Span as _, SpanBuilder, SpanContext, SpanKind, TraceContextExt, Tracer, TracerProvider as _},
 };
-use opentelemetry_http::HeaderExtractor;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracer;
 use prometheus::TextEncoder;
 
-use self::{encode::Parent, settings::Settings, spans::ServerSpan};
+use self::{
+    encode::Parent,
+    engine_state::WatchedEngine,
+    settings::Settings,
+    spans::ServerSpan,
+    steps::{RequestSteps, StepSpans, StepWatcher, TaggedRequests},
+    utilization::RecentSteps,
+};
 use crate::{
     config::TelemetryConfig,
-    ledger::{Facts, Ledger, Outcome},
+    ledger::{Content, Facts, Ledger, Outcome},
 };
 
 mod buckets;
 mod content;
 mod encode;
+mod engine_state;
 mod export;
 pub mod logs;
 mod metrics;
@@ -46,17 +55,26 @@ mod names;
 mod observed;
 mod outcome;
 mod process;
+mod propagation;
 mod protobuf;
 mod runtime;
 mod settings;
 mod setup;
 mod spans;
+mod step_links;
+mod steps;
 #[cfg(test)]
 mod tests;
+mod utilization;
 mod variables;
 
 pub use export::SpanCounts;
+pub(crate) use outcome::error_type;
 pub use setup::TelemetryError;
+pub use steps::StepTag;
+
+/// Spans of engine steps per second, unless configured.
+const STEP_SPANS_PER_SECOND: f64 = 10.0;
 
 /// The handle; cheap to clone.
 #[derive(Debug, Clone)]
@@ -65,21 +83,23 @@ pub struct Telemetry {
 }
 
 struct Inner {
-    propagator: TraceContextPropagator,
+    /// For spans that are no request's.
+    tracer: SdkTracer,
     metrics: metrics::Metrics,
-    engine: Arc<OnceLock<StatsReader>>,
-    capture_content: bool,
+    engine: Arc<OnceLock<WatchedEngine>>,
+    recent_steps: Arc<RecentSteps>,
+    tagged: Arc<TaggedRequests>,
+    step_spans_per_second: f64,
+    capture: Option<content::Capture>,
     parts: setup::Parts,
 }
 
-type StatsReader = Box<dyn Fn() -> EngineStats + Send + Sync>;
-
-/// The open server span of one request, and its place among the active ones.
+/// The open server span of one request, and what the engine's steps are to it.
 #[derive(Debug)]
 pub struct RequestTrace {
     server: ServerSpan,
     operation: &'static str,
-    active: metrics::ActiveRequest,
+    steps: Arc<RequestSteps>,
 }
 
 /// A closed request, as telemetry sees it.
@@ -98,7 +118,7 @@ pub struct ClosedRequest<'a> {
 pub enum ActiveState {
     /// In `receive`, `tokenize` or `queue`.
     Waiting,
-    /// In `prefill` or `decode`.
+    /// From its first step on.
     Running,
 }
 
@@ -107,22 +127,25 @@ impl Telemetry {
     /// the same.
     pub fn init(config: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let settings = Settings::new(config, |name| std::env::var(name).ok())?;
-        Ok(Self::assemble(setup::build(config, &settings)?, config.capture_content))
+        Self::assemble(setup::build(config, &settings)?, config)
     }
 
-    fn assemble(parts: setup::Parts, capture_content: bool) -> Self {
+    fn assemble(parts: setup::Parts, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let meter = parts.meter_provider.meter("gateway");
-        let engine = Arc::new(OnceLock::<StatsReader>::new());
-        let reader = Arc::clone(&engine);
-        observed::register(&meter, move || reader.get().map(|read| read()), Arc::clone(&parts.queue));
+        let (engine, recent_steps) = (Arc::default(), Arc::default());
+        observed::register(&meter, Arc::clone(&parts.queue));
+        engine_state::register(&meter, &engine, &recent_steps);
         let inner = Inner {
-            propagator: TraceContextPropagator::new(),
+            tracer: parts.tracer_provider.tracer("gateway"),
             metrics: metrics::Metrics::new(&meter),
             engine,
-            capture_content,
+            recent_steps,
+            tagged: Arc::default(),
+            step_spans_per_second: config.step_spans_per_second.unwrap_or(STEP_SPANS_PER_SECOND),
+            capture: content::Capture::new(config)?,
             parts,
         };
-        Self { inner: Arc::new(inner) }
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Opens the server span of a request to `route` (a route pattern, never a client's path), continuing
@@ -135,30 +158,27 @@ impl Telemetry {
         ledger: &Ledger,
     ) -> RequestTrace {
         let inner = &self.inner;
-        let context = inner.propagator.extract_with_context(&Context::new(), &HeaderExtractor(headers));
+        let caller = propagation::parent(headers);
         let head = SpanBuilder::from_name(route).with_kind(SpanKind::Server).with_start_time(ledger.started_wall);
-        let span = inner.parts.ids.build_with_context(head, &context);
-        let parent = context.span().span_context().clone();
+        let context = inner.parts.ids.build_with_context(head, &caller).span_context().clone();
+        let caller = caller.span();
+        let parent = Parent { id: caller.span_context().span_id(), is_remote: caller.span_context().is_remote() };
+        let steps = Arc::new(RequestSteps::new(context.clone(), inner.metrics.active()));
         RequestTrace {
-            server: ServerSpan {
-                context: span.span_context().clone(),
-                parent: Parent { id: parent.span_id(), is_remote: parent.is_remote() },
-                method,
-                route,
-            },
+            server: ServerSpan { context, parent, method, route },
             operation: spans::operation(route),
-            active: inner.metrics.active(),
+            steps,
         }
     }
 
     /// Ends the request's spans and records its histograms and counters.
     pub fn finish(&self, trace: RequestTrace, request: ClosedRequest<'_>) {
-        let RequestTrace { server, operation, active } = trace;
-        drop(active);
+        let RequestTrace { server, operation, steps } = trace;
+        let steps = steps.close();
         let inner = &self.inner;
         inner.metrics.finish(operation, &request);
         if inner.parts.exporting && server.context.is_sampled() {
-            inner.parts.queue.push(spans::encode(&server, operation, &request));
+            inner.parts.queue.push(spans::encode(&server, operation, &request, &steps));
         }
     }
 
@@ -169,23 +189,41 @@ impl Telemetry {
 
     /// Whether [`Facts::content`] is worth filling in.
     pub fn captures_content(&self) -> bool {
-        self.inner.capture_content
+        self.inner.capture.is_some()
+    }
+
+    /// Takes from captured content what may not be seen.
+    pub fn clean(&self, content: &mut Content) {
+        if let Some(capture) = &self.inner.capture {
+            capture.clean(content);
+        }
     }
 
     /// What an engine is started with, so that its steps are measured.
-    pub fn step_observer(&self) -> StepObserver {
-        let metrics = self.inner.metrics.step();
-        Box::new(move |report| metrics.record(report))
+    pub fn step_observer(&self) -> Box<dyn StepObserver> {
+        let inner = &self.inner;
+        let spans = || StepSpans::new(inner.tracer.clone(), inner.step_spans_per_second);
+        Box::new(StepWatcher {
+            metrics: inner.metrics.step(),
+            recent: Arc::clone(&inner.recent_steps),
+            requests: Arc::clone(&inner.tagged),
+            engine: Arc::clone(&inner.engine),
+            spans: inner.parts.exporting.then(spans).flatten(),
+        })
+    }
+
+    /// Gives a request a name for the engine, so that its steps are noted.
+    pub fn tag(&self, trace: &RequestTrace) -> StepTag {
+        self.inner.tagged.tag(Arc::clone(&trace.steps))
     }
 
     /// Reads `engine`'s gauges at each scrape from now on. There is one engine: later calls change nothing.
     pub fn watch_engine(&self, engine: &Engine) {
-        let engine = engine.clone();
-        self.watch_stats(move || engine.stats());
+        self.watch(WatchedEngine::new(engine.clone()));
     }
 
-    fn watch_stats(&self, read: impl Fn() -> EngineStats + Send + Sync + 'static) {
-        let _ = self.inner.engine.set(Box::new(read));
+    fn watch(&self, engine: WatchedEngine) {
+        let _ = self.inner.engine.set(engine);
     }
 
     /// Everything as Prometheus text.
@@ -226,23 +264,13 @@ impl Telemetry {
 impl RequestTrace {
     /// 32 lowercase hex digits.
     pub fn trace_id(&self) -> String {
-        self.context().trace_id().to_string()
-    }
-
-    /// The server span, as other spans refer to it.
-    pub fn context(&self) -> &SpanContext {
-        &self.server.context
+        self.server.context.trace_id().to_string()
     }
 
     /// The `traceresponse`/`traceparent` value that names the server span.
     pub fn traceparent(&self) -> String {
-        let context = self.context();
+        let context: &SpanContext = &self.server.context;
         format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags())
-    }
-
-    /// Counts the request as running from now on: its first step has begun.
-    pub fn run(&mut self) {
-        self.active.become_state(ActiveState::Running);
     }
 }
 

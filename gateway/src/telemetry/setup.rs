@@ -46,6 +46,9 @@ pub enum TelemetryError {
     /// The HTTP client could not be made.
     #[error("cannot set up the HTTP client for telemetry")]
     Client(#[from] reqwest::Error),
+    /// A pattern of what to redact is none.
+    #[error("telemetry.redact")]
+    Redact(#[from] regex::Error),
     /// The thread could not be started.
     #[error("cannot start the telemetry thread: {0}")]
     Thread(#[from] std::io::Error),

@@ -14,6 +14,7 @@ use super::{
     encode::{EncodedSpans, Parent, SpanHead, SpanWriter},
     names,
     outcome::error_type,
+    step_links::StepLinks,
 };
 use crate::ledger::{Interval, Outcome, Phase};
 
@@ -34,8 +35,13 @@ pub(super) fn operation(route: &'static str) -> &'static str {
     }
 }
 
-/// All spans of a request.
-pub(super) fn encode(server: &ServerSpan, operation: &'static str, request: &ClosedRequest<'_>) -> EncodedSpans {
+/// All spans of a request that was in `steps`.
+pub(super) fn encode(
+    server: &ServerSpan,
+    operation: &'static str,
+    request: &ClosedRequest<'_>,
+    steps: &StepLinks,
+) -> EncodedSpans {
     let ledger = request.ledger;
     let closed = ledger.closed.unwrap_or(ledger.started);
     let whole = [ledger.started_wall, ledger.wall(closed)];
@@ -51,7 +57,10 @@ pub(super) fn encode(server: &ServerSpan, operation: &'static str, request: &Clo
         let id = RandomIdGenerator::default().new_span_id();
         let times = [ledger.wall(interval.start), ledger.wall(interval.end)];
         let head = server.head((interval.phase.as_str(), ""), id, below_operation, times);
-        spans.add(&head, |span| describe_phase(span, interval, request));
+        spans.add(&head, |span| {
+            describe_phase(span, interval, request);
+            steps.of(&interval).for_each(|step| span.link(step, &[]));
+        });
     }
     spans
 }

@@ -5,28 +5,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use opentelemetry::trace::{Span as _, Tracer, TracerProvider as _};
-use opentelemetry_sdk::trace::SdkTracer;
+use opentelemetry::trace::{Span as _, Tracer};
 
 use super::{Collector, LIMITS, ScriptedExporter, telemetry};
 use crate::telemetry::{SpanCounts, Telemetry, export::Limits};
 
 const SPANS: u64 = 50_000;
 
-fn tracer(telemetry: &Telemetry) -> SdkTracer {
-    telemetry.inner.parts.tracer_provider.tracer("test")
-}
-
 /// Ends spans on four threads, as fast as they can, and says how long the slowest `end` took.
 fn end_spans(telemetry: &Telemetry) -> Duration {
-    let tracer = &tracer(telemetry);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
                     let mut slowest = Duration::ZERO;
                     for _ in 0..SPANS / 4 {
-                        let mut span = tracer.start("span");
+                        let mut span = telemetry.inner.tracer.start("span");
                         let before = Instant::now();
                         span.end();
                         slowest = slowest.max(before.elapsed());
@@ -88,8 +82,10 @@ fn a_collector_that_refuses_now_and_then_gets_the_rest() {
 
 #[test]
 fn what_a_collector_rejects_of_a_batch_has_failed() {
-    let (counts, _) = account(Collector::TakesHalf, LIMITS, Duration::from_secs(10));
-    assert!(counts.failed > 0 && counts.failed <= counts.exported, "{counts:?}");
+    let (counts, exporter) = account(Collector::RejectsOfEach(3), LIMITS, Duration::from_secs(10));
+    let calls = exporter.calls.lock().unwrap().clone();
+    assert_eq!(counts.failed, calls.iter().map(|spans| *spans.min(&3) as u64).sum::<u64>());
+    assert!(counts.failed > 0);
 }
 
 #[test]
@@ -117,7 +113,7 @@ fn an_exporter_that_panics_fails_its_batches_only() {
 fn a_flush_exports_what_is_queued_and_a_second_shutdown_changes_nothing() {
     let exporter = ScriptedExporter::new(Collector::Takes);
     let telemetry = telemetry(&exporter, Limits { delay: Duration::from_secs(3600), ..LIMITS });
-    tracer(&telemetry).start("one").end();
+    telemetry.inner.tracer.start("one").end();
     assert!(telemetry.flush());
     assert_eq!(telemetry.span_counts(), SpanCounts { created: 1, exported: 1, ..SpanCounts::default() });
     let counts = telemetry.shutdown(Duration::from_secs(5));
@@ -130,7 +126,7 @@ fn shutting_down_on_the_only_worker_of_a_runtime_does_not_hang() {
     let exporter = ScriptedExporter::new(Collector::TakesAfter(Duration::from_millis(20)));
     let telemetry = Arc::new(telemetry(&exporter, LIMITS));
     let counts = runtime.block_on(async {
-        tracer(&telemetry).start("one").end();
+        telemetry.inner.tracer.start("one").end();
         telemetry.shutdown(Duration::from_secs(10))
     });
     assert_eq!(counts.exported, 1);
@@ -141,7 +137,7 @@ fn a_batch_stays_below_what_collectors_take() {
     let exporter = ScriptedExporter::new(Collector::Takes);
     let telemetry = telemetry(&exporter, Limits { delay: Duration::from_secs(3600), ..LIMITS });
     for _ in 0..400 {
-        let mut span = tracer(&telemetry).start("large");
+        let mut span = telemetry.inner.tracer.start("large");
         span.set_attribute(opentelemetry::KeyValue::new("text", "x".repeat(32 << 10)));
         span.end();
     }

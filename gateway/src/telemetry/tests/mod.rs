@@ -21,6 +21,7 @@ mod accounting;
 mod encoding;
 mod metrics;
 mod received;
+mod steps;
 mod trees;
 
 /// What the exporter does with each batch.
@@ -28,9 +29,9 @@ mod trees;
 enum Collector {
     Takes,
     TakesAfter(Duration),
-    TakesHalf,
     Refuses,
     RefusesEverySecond,
+    RejectsOfEach(usize),
     Hangs,
     Panics,
 }
@@ -64,8 +65,8 @@ impl Transport for ScriptedExporter {
         let mut taken = Taken::default();
         match self.collector {
             Collector::Takes => {}
+            Collector::RejectsOfEach(number) => taken.rejected = number.min(spans.len()) as u64,
             Collector::TakesAfter(delay) => tokio::time::sleep(delay).await,
-            Collector::TakesHalf => taken.rejected = spans.len() as u64 / 2,
             Collector::Refuses => return Err(Refusal::new("refused", Retry::Never)),
             Collector::RefusesEverySecond if call.is_multiple_of(2) => {
                 return Err(Refusal::new("refused", Retry::Never));
@@ -90,20 +91,24 @@ pub(super) const LIMITS: Limits = Limits {
 
 /// A telemetry whose spans go to `exporter`.
 fn telemetry(exporter: &ScriptedExporter, limits: Limits) -> Telemetry {
+    configured(exporter, limits, &TelemetryConfig { capture_content: true, ..TelemetryConfig::default() })
+}
+
+fn configured(exporter: &ScriptedExporter, limits: Limits, config: &TelemetryConfig) -> Telemetry {
     let thread = ExportThread::start().unwrap();
-    let resource = setup::resource(&TelemetryConfig::default());
+    let resource = setup::resource(config);
     let queue = Arc::new(SpanQueue::new(limits));
     let processor =
         QueueProcessor::start(exporter.clone(), Envelope::new(&resource), Arc::clone(&queue), thread.handle());
     let registry = Registry::new();
     let parts = Parts {
         tracer_provider: SdkTracerProvider::builder().with_span_processor(processor).build(),
-        ids: setup::ids(&TelemetryConfig::default()),
+        ids: setup::ids(config),
         meter_provider: setup::meter_provider(None, resource, &registry).unwrap(),
         registry,
         queue,
         exporting: true,
         _thread: Some(thread),
     };
-    Telemetry::assemble(parts, true)
+    Telemetry::assemble(parts, config).unwrap()
 }

@@ -5,11 +5,11 @@
 use std::arch::{aarch64::*, asm};
 #[cfg(target_arch = "x86_64")]
 use std::arch::{asm, x86_64::*};
-use std::hint;
+use std::{hint, time::Duration};
 
 use super::{
     super::{Threads, quantized::ByteSimd},
-    fastest,
+    COMPUTE_TIME, fastest,
 };
 
 /// Sums in flight, enough to hide an instruction's latency.
@@ -18,10 +18,14 @@ const CHAINS: usize = 12;
 /// 8-bit operations per second, two to a multiply-add, that all threads do with the dot product of their best
 /// instruction set and operands that stay in registers.
 pub fn measure_integer_peak(threads: &Threads) -> f64 {
+    best_within(COMPUTE_TIME, threads)
+}
+
+pub(super) fn best_within(time: Duration, threads: &Threads) -> f64 {
     const ROUNDS: usize = 1 << 14;
     let simd = ByteSimd::best();
     let pieces = 64 * threads.count();
-    fastest(|| {
+    fastest(time, || {
         threads.each(pieces, |_| {
             hint::black_box(sum(simd, ROUNDS, hint::black_box(3), hint::black_box(5)));
         });
