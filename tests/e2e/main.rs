@@ -1,6 +1,7 @@
 //! End-to-end tests: the real gateway on a real socket, with a collector that says what it got.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod accounting;
 mod client_spans;
 mod collectors;
 mod context;

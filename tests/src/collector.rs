@@ -1,6 +1,9 @@
-//! An OTLP collector on a free port: it keeps spans, and is slow, mute or unwilling on demand.
+//! An OTLP collector on a free port: it keeps spans, and is slow, mute, unwilling or gone on demand.
+//!
+//! It has a thread of its own, so that it ends with all its connections, as a process does.
 
 use std::{
+    io,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -12,7 +15,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     trace_service_server::{TraceService, TraceServiceServer},
 };
 use prost::Message;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
 use crate::{
@@ -39,8 +42,16 @@ pub enum Behaviour {
 #[derive(Debug)]
 pub struct Collector {
     address: SocketAddr,
+    protocol: Protocol,
     store: Store,
-    server: JoinHandle<()>,
+    /// `None` while it is stopped.
+    server: Option<Runtime>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Protocol {
+    Grpc,
+    Http,
 }
 
 #[derive(Debug, Clone)]
@@ -52,35 +63,46 @@ struct Store {
 impl Collector {
     /// Starts one that speaks gRPC.
     pub async fn grpc() -> anyhow::Result<Self> {
-        Self::start(|listener, store| async move {
-            let service = TraceServiceServer::new(store).max_decoding_message_size(4 << 20);
-            let server = tonic::transport::Server::builder().add_service(service);
-            // It ends with the test.
-            let _ = server.serve_with_incoming(TcpIncoming::from(listener)).await;
-        })
-        .await
+        Self::start(Protocol::Grpc)
     }
 
     /// Starts one that speaks protobuf over HTTP.
     pub async fn http() -> anyhow::Result<Self> {
-        Self::start(|listener, store| async move {
-            let router = Router::new().route("/v1/traces", post(export)).with_state(store);
-            let _ = axum::serve(listener, router.layer(axum::extract::DefaultBodyLimit::max(20 << 20))).await;
-        })
-        .await
+        Self::start(Protocol::Http)
     }
 
-    async fn start<F: Future<Output = ()> + Send + 'static>(
-        serve: impl FnOnce(TcpListener, Store) -> F,
-    ) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    fn start(protocol: Protocol) -> anyhow::Result<Self> {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let store = Store {
             behaviour: Arc::new(watch::Sender::new(Behaviour::Accept)),
             spans: Arc::new(watch::Sender::new(Vec::new())),
         };
-        let server = tokio::spawn(serve(listener, store.clone()));
-        Ok(Self { address, store, server })
+        let server = Some(serve(listener, protocol, store.clone())?);
+        Ok(Self { address, protocol, store, server })
+    }
+
+    /// Stops listening and breaks off all connections. What it has of spans it keeps.
+    pub fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.shutdown_background();
+        }
+    }
+
+    /// Listens again, where it did before.
+    pub async fn listen_again(&mut self) -> anyhow::Result<()> {
+        self.stop();
+        let listener = tokio::time::timeout(PATIENCE, async {
+            loop {
+                match std::net::TcpListener::bind(self.address) {
+                    // What listened before is not gone yet.
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => tokio::task::yield_now().await,
+                    bound => return bound,
+                }
+            }
+        });
+        self.server = Some(serve(listener.await??, self.protocol, self.store.clone())?);
+        Ok(())
     }
 
     /// The base URL for `OTEL_EXPORTER_OTLP_ENDPOINT`.
@@ -118,8 +140,31 @@ impl Collector {
 
 impl Drop for Collector {
     fn drop(&mut self) {
-        self.server.abort();
+        self.stop();
     }
+}
+
+/// Serves on a thread of its own. A failure to serve shows in that nothing comes.
+fn serve(listener: std::net::TcpListener, protocol: Protocol, store: Store) -> anyhow::Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    listener.set_nonblocking(true)?;
+    let entered = runtime.enter();
+    let listener = TcpListener::from_std(listener)?;
+    drop(entered);
+    runtime.spawn(async move {
+        match protocol {
+            Protocol::Grpc => {
+                let service = TraceServiceServer::new(store).max_decoding_message_size(4 << 20);
+                let server = tonic::transport::Server::builder().add_service(service);
+                let _ = server.serve_with_incoming(TcpIncoming::from(listener)).await;
+            }
+            Protocol::Http => {
+                let router = Router::new().route("/v1/traces", post(export)).with_state(store);
+                let _ = axum::serve(listener, router.layer(axum::extract::DefaultBodyLimit::max(20 << 20))).await;
+            }
+        }
+    });
+    Ok(runtime)
 }
 
 impl Store {

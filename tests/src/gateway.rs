@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStderr, Command},
+    task::JoinHandle,
 };
 
 use crate::{PATIENCE, model};
@@ -22,6 +23,7 @@ pub struct Gateway {
     url: String,
     client: reqwest::Client,
     log: Arc<Mutex<Vec<String>>>,
+    logging: JoinHandle<()>,
     _model: tempfile::TempDir,
 }
 
@@ -67,9 +69,9 @@ impl Launch {
         let mut lines = BufReader::new(errors).lines();
         let address = tokio::time::timeout(PATIENCE, listening(&mut lines)).await.context("it never listened")??;
         let log = Arc::new(Mutex::new(Vec::new()));
-        tokio::spawn(keep(lines, Arc::clone(&log)));
+        let logging = tokio::spawn(keep(lines, Arc::clone(&log)));
         let url = format!("http://{address}");
-        let gateway = Gateway { process, url, client: client()?, log, _model: model };
+        let gateway = Gateway { process, url, client: client()?, log, logging, _model: model };
         gateway.wait_until("ready", "/health/ready", |status, _| status == 200).await?;
         Ok(gateway)
     }
@@ -98,8 +100,14 @@ impl Gateway {
 
     /// What `/metrics` says of one series, such as `engine_sequences{state="running"}`.
     pub async fn metric(&self, series: &str) -> anyhow::Result<Option<f64>> {
+        let [value] = self.metrics([series]).await?;
+        Ok(value)
+    }
+
+    /// What it says of several at the same time.
+    pub async fn metrics<const N: usize>(&self, series: [&str; N]) -> anyhow::Result<[Option<f64>; N]> {
         let text = self.client.get(format!("{}/metrics", self.url)).send().await?.text().await?;
-        Ok(value_of(&text, series))
+        Ok(series.map(|series| value_of(&text, series)))
     }
 
     /// Waits until a series has a value.
@@ -125,12 +133,18 @@ impl Gateway {
     }
 
     /// Sends SIGTERM and waits for the end; gives the exit code.
-    pub async fn stop(mut self) -> anyhow::Result<Option<i32>> {
+    pub async fn stop(self) -> anyhow::Result<Option<i32>> {
+        Ok(self.stop_and_read().await?.0)
+    }
+
+    /// The same, with all that was logged up to the end.
+    pub async fn stop_and_read(mut self) -> anyhow::Result<(Option<i32>, Vec<String>)> {
         let id = self.process.id().context("it has ended already")?;
         let kill = Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
         anyhow::ensure!(kill.success(), "cannot send SIGTERM");
         let status = tokio::time::timeout(PATIENCE, self.process.wait()).await.context("it never ended")??;
-        Ok(status.code())
+        (&mut self.logging).await?;
+        Ok((status.code(), self.log()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What end-to-end tests need: the real binaries, a collector that misbehaves on demand, a tiny model.
 //!
 //! - [`collector`]: an OTLP collector, over gRPC and HTTP, that keeps spans and does as it is told;
+//! - [`flood`]: requests as fast as they go, most of which are refused;
 //! - [`gateway`]: the `gateway` binary as a process, stopped when dropped;
 //! - [`load`]: the `loadgen` binary as a process;
 //! - [`model`]: a model folder with random weights, quick to load and never out of words;
@@ -11,6 +12,7 @@
 use std::time::Duration;
 
 pub mod collector;
+pub mod flood;
 pub mod gateway;
 pub mod load;
 pub mod model;

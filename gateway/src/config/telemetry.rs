@@ -29,8 +29,10 @@ pub struct TelemetryConfig {
     pub redact: Vec<String>,
     /// The most bytes kept of a captured prompt or answer, after redaction; else 16 KiB.
     pub content_limit: Option<ByteSize>,
-    /// Spans that may wait for a slow collector, more are dropped and counted; else 65,536.
+    /// Spans that may wait for a slow collector or be on their way to it, more are dropped and counted; else 262,144.
     pub span_queue: Option<usize>,
+    /// The memory that they may take; else 64 MiB.
+    pub span_queue_bytes: Option<ByteSize>,
     /// The most spans sent together; else 8,192.
     pub span_batch: Option<usize>,
 }
@@ -76,6 +78,9 @@ impl TelemetryConfig {
         if let Some(spans) = self.span_queue {
             within("telemetry.span_queue", spans, 1..=1 << 20)?;
         }
+        if let Some(bytes) = self.span_queue_bytes {
+            within("telemetry.span_queue_bytes", bytes.0, 1 << 10..=1 << 40)?;
+        }
         if let Some(spans) = self.span_batch {
             within("telemetry.span_batch", spans, 1..=1 << 20)?;
         }
@@ -95,6 +100,10 @@ mod tests {
         assert_eq!(
             refused(TelemetryConfig { otlp_endpoint: Some("localhost:4317".to_owned()), ..base() }),
             Err("telemetry.otlp_endpoint")
+        );
+        assert_eq!(
+            refused(TelemetryConfig { span_queue_bytes: Some(ByteSize(1)), ..base() }),
+            Err("telemetry.span_queue_bytes")
         );
         assert_eq!(refused(TelemetryConfig { sample_ratio: Some(1.5), ..base() }), Err("telemetry.sample_ratio"));
         assert_eq!(refused(TelemetryConfig { redact: vec!["(".to_owned()], ..base() }), Err("telemetry.redact"));

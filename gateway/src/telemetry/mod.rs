@@ -1,12 +1,14 @@
 //! Traces and metrics of the gateway: one [`Telemetry`] handle, given to whoever needs it.
 //!
-//! [`Telemetry::begin`] makes a request's server span (so that its ids are known from the start);
-//! [`Telemetry::finish`] turns the closed ledger into the other spans and the histograms, once.
+//! [`Telemetry::begin`] gives a request's server span its ids, and decides whether it is recorded;
+//! [`Telemetry::finish`] turns the closed ledger into its spans and the histograms, once.
 //!
-//! - `settings` says what holds; `setup` makes providers and exporters of it, on `runtime`'s own thread;
-//! - `export` queues spans and counts what became of each; `otlp` sends them;
+//! - `settings` says what holds, of the configuration and of `variables`; `setup` makes providers and exporters of
+//!   it, on `runtime`'s own thread;
 //! - `propagation` reads which trace a caller wants continued;
-//! - `spans` builds a request's spans, with `names` and `content`;
+//! - `spans` says what a request's spans are, with `names` and `content`; `encode` makes bytes of them, as
+//!   `protobuf` has it;
+//! - `export` queues them, sends them and counts what became of each;
 //! - `steps` makes metrics of the engine's steps and spans of some, with `step_links` and `utilization`;
 //! - `metrics` holds the instruments that are recorded into, with `buckets`; `observed` and `engine_state` those read
 //!   at a scrape;
@@ -24,14 +26,16 @@ use engine::{Engine, StepObserver};
 use http::HeaderMap;
 use opentelemetry::{
     metrics::MeterProvider as _,
-    trace::{Span as _, Tracer, TracerProvider as _},
+    trace::{Span as _, SpanBuilder, SpanContext, SpanKind, TraceContextExt, Tracer, TracerProvider as _},
 };
-use opentelemetry_sdk::trace::{SdkTracer, Span};
+use opentelemetry_sdk::trace::SdkTracer;
 use prometheus::TextEncoder;
 
 use self::{
+    encode::Parent,
     engine_state::WatchedEngine,
     settings::Settings,
+    spans::ServerSpan,
     steps::{RequestSteps, StepSpans, StepWatcher, TaggedRequests},
     utilization::RecentSteps,
 };
@@ -42,26 +46,27 @@ use crate::{
 
 mod buckets;
 mod content;
+mod encode;
 mod engine_state;
 mod export;
 pub mod logs;
 mod metrics;
 mod names;
 mod observed;
-mod otlp;
 mod outcome;
 mod process;
 mod propagation;
+mod protobuf;
 mod runtime;
 mod settings;
 mod setup;
-mod size;
 mod spans;
 mod step_links;
 mod steps;
 #[cfg(test)]
 mod tests;
 mod utilization;
+mod variables;
 
 pub use export::SpanCounts;
 pub(crate) use outcome::error_type;
@@ -78,6 +83,7 @@ pub struct Telemetry {
 }
 
 struct Inner {
+    /// For spans that are no request's.
     tracer: SdkTracer,
     metrics: metrics::Metrics,
     engine: Arc<OnceLock<WatchedEngine>>,
@@ -91,7 +97,7 @@ struct Inner {
 /// The open server span of one request, and what the engine's steps are to it.
 #[derive(Debug)]
 pub struct RequestTrace {
-    span: Span,
+    server: ServerSpan,
     operation: &'static str,
     steps: Arc<RequestSteps>,
 }
@@ -127,7 +133,7 @@ impl Telemetry {
     fn assemble(parts: setup::Parts, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let meter = parts.meter_provider.meter("gateway");
         let (engine, recent_steps) = (Arc::default(), Arc::default());
-        observed::register(&meter, Arc::clone(&parts.counters));
+        observed::register(&meter, Arc::clone(&parts.queue));
         engine_state::register(&meter, &engine, &recent_steps);
         let inner = Inner {
             tracer: parts.tracer_provider.tracer("gateway"),
@@ -152,20 +158,27 @@ impl Telemetry {
         ledger: &Ledger,
     ) -> RequestTrace {
         let inner = &self.inner;
-        let parent = propagation::parent(headers);
-        let builder = spans::server_span(method, route).with_start_time(ledger.started_wall);
-        let span = inner.tracer.build_with_context(builder, &parent);
-        let steps = Arc::new(RequestSteps::new(span.span_context().clone(), inner.metrics.active()));
-        RequestTrace { span, operation: spans::operation(route), steps }
+        let caller = propagation::parent(headers);
+        let head = SpanBuilder::from_name(route).with_kind(SpanKind::Server).with_start_time(ledger.started_wall);
+        let context = inner.parts.ids.build_with_context(head, &caller).span_context().clone();
+        let caller = caller.span();
+        let parent = Parent { id: caller.span_context().span_id(), is_remote: caller.span_context().is_remote() };
+        let steps = Arc::new(RequestSteps::new(context.clone(), inner.metrics.active()));
+        RequestTrace {
+            server: ServerSpan { context, parent, method, route },
+            operation: spans::operation(route),
+            steps,
+        }
     }
 
     /// Ends the request's spans and records its histograms and counters.
     pub fn finish(&self, trace: RequestTrace, request: ClosedRequest<'_>) {
-        let RequestTrace { span, operation, steps } = trace;
-        let links = steps.close();
-        self.inner.metrics.finish(operation, &request);
-        if self.inner.parts.exporting {
-            spans::finish(&self.inner.tracer, (span, operation), &request, &links);
+        let RequestTrace { server, operation, steps } = trace;
+        let steps = steps.close();
+        let inner = &self.inner;
+        inner.metrics.finish(operation, &request);
+        if inner.parts.exporting && server.context.is_sampled() {
+            inner.parts.queue.push(spans::encode(&server, operation, &request, &steps));
         }
     }
 
@@ -221,7 +234,7 @@ impl Telemetry {
 
     /// What became of the spans so far.
     pub fn span_counts(&self) -> SpanCounts {
-        self.inner.parts.counters.read()
+        self.inner.parts.queue.counts()
     }
 
     /// Exports all spans that ended before the call. Blocks: not for asynchronous tasks.
@@ -230,33 +243,39 @@ impl Telemetry {
     }
 
     /// Exports what is left, for at most `timeout`, and stops. Blocks: not for asynchronous tasks. Afterwards
-    /// no span is created, and `created = exported + dropped + failed`.
+    /// `created = exported + dropped + failed`: what ends later is dropped.
     pub fn shutdown(&self, timeout: Duration) -> SpanCounts {
-        if let Err(error) = self.inner.parts.tracer_provider.shutdown_with_timeout(timeout) {
+        let parts = &self.inner.parts;
+        if let Err(error) = parts.tracer_provider.shutdown_with_timeout(timeout) {
             tracing::debug!(%error, "not every span was exported");
         }
-        if let Err(error) = self.inner.parts.meter_provider.shutdown_with_timeout(timeout) {
+        if let Err(error) = parts.meter_provider.shutdown_with_timeout(timeout) {
             tracing::debug!(%error, "not every metric was pushed");
         }
-        self.span_counts()
+        let counts = self.span_counts();
+        if parts.exporting {
+            let SpanCounts { created, exported, dropped, failed } = counts;
+            tracing::info!(created, exported, dropped, failed, "spans are accounted for");
+        }
+        counts
     }
 }
 
 impl RequestTrace {
     /// 32 lowercase hex digits.
     pub fn trace_id(&self) -> String {
-        self.span.span_context().trace_id().to_string()
+        self.server.context.trace_id().to_string()
     }
 
     /// The `traceresponse`/`traceparent` value that names the server span.
     pub fn traceparent(&self) -> String {
-        let context = self.span.span_context();
+        let context: &SpanContext = &self.server.context;
         format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags())
     }
 }
 
 impl fmt::Debug for Inner {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Telemetry").field("spans", &self.parts.counters.read()).finish_non_exhaustive()
+        formatter.debug_struct("Telemetry").field("spans", &self.parts.queue.counts()).finish_non_exhaustive()
     }
 }

@@ -2,22 +2,21 @@
 
 use std::sync::Arc;
 
-use opentelemetry::{Key, KeyValue};
+use opentelemetry::{Key, KeyValue, trace::TracerProvider as _};
 use opentelemetry_otlp::{ExporterBuildError, MetricExporter, Protocol, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkError,
     metrics::{PeriodicReader, SdkMeterProvider},
-    trace::{Sampler, SdkTracerProvider},
+    trace::{Sampler, SdkTracer, SdkTracerProvider, TracerProviderBuilder},
 };
 use prometheus::Registry;
 
 use super::{
-    export::{Counters, QueueProcessor},
-    otlp::Collector,
+    export::{Envelope, GrpcTransport, HttpTransport, QueueProcessor, SpanQueue},
     process,
     runtime::ExportThread,
-    settings::{Settings, Target},
+    settings::{Settings, Target, TraceTarget},
 };
 use crate::config::{OtlpProtocol, TelemetryConfig};
 
@@ -35,16 +34,11 @@ pub enum TelemetryError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The collector's URL cannot hold.
-    #[error("cannot export to {url}: {reason}")]
-    Endpoint {
-        /// The URL.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The OTLP exporter does not take its settings.
-    #[error("cannot export telemetry")]
+    /// The collector's URL is none for gRPC.
+    #[error("cannot export spans over gRPC")]
+    Channel(#[from] http::uri::InvalidUri),
+    /// The OTLP exporter of metrics does not take its settings.
+    #[error("cannot export metrics")]
     Exporter(#[from] ExporterBuildError),
     /// The metrics could not be set up.
     #[error("cannot set up metrics")]
@@ -63,10 +57,14 @@ pub enum TelemetryError {
 /// What a [`Telemetry`](super::Telemetry) is made of. Fields are dropped in this order: the thread that
 /// exports comes last.
 pub(super) struct Parts {
+    /// Of the spans that the SDK makes.
     pub(super) tracer_provider: SdkTracerProvider,
+    /// Gives a request's server span its ids and decides whether it is recorded; where its spans go is not its
+    /// matter.
+    pub(super) ids: SdkTracer,
     pub(super) meter_provider: SdkMeterProvider,
     pub(super) registry: Registry,
-    pub(super) counters: Arc<Counters>,
+    pub(super) queue: Arc<SpanQueue>,
     /// Whether spans go anywhere; if not, a request's spans need not be built.
     pub(super) exporting: bool,
     pub(super) _thread: Option<ExportThread>,
@@ -77,29 +75,36 @@ pub(super) fn build(config: &TelemetryConfig, settings: &Settings) -> Result<Par
     let exports = settings.traces.is_some() || settings.metrics.is_some();
     let thread = exports.then(ExportThread::start).transpose()?;
     let resource = resource(config);
-    let counters = Arc::new(Counters::default());
-    let mut tracer_provider = SdkTracerProvider::builder().with_resource(resource.clone());
-    // Without a ratio the sampler comes from OTEL_TRACES_SAMPLER, through the SDK.
-    if let Some(ratio) = config.sample_ratio {
-        let new_traces = Box::new(Sampler::TraceIdRatioBased(ratio));
-        tracer_provider = tracer_provider.with_sampler(Sampler::ParentBased(new_traces));
-    }
-    if let Some((traces, thread)) = settings.traces.as_ref().zip(thread.as_ref()) {
-        // A gRPC channel's tasks belong to the runtime in which it is made.
-        let _entered = thread.handle().enter();
-        let collector = Collector::new(traces, &resource)?;
-        let queue = QueueProcessor::start(collector, settings.limits, Arc::clone(&counters), thread.handle());
-        tracer_provider = tracer_provider.with_span_processor(queue);
+    let queue = Arc::new(SpanQueue::new(settings.limits));
+    let mut tracer_provider = sampled(config);
+    if let Some((target, thread)) = settings.traces.as_ref().zip(thread.as_ref()) {
+        let envelope = Envelope::new(&resource);
+        tracer_provider = tracer_provider.with_span_processor(processor(target, envelope, &queue, thread)?);
     }
     let registry = Registry::new();
     Ok(Parts {
         tracer_provider: tracer_provider.build(),
+        ids: ids(config),
         meter_provider: meter_provider(settings.metrics.as_ref().zip(thread.as_ref()), resource, &registry)?,
         registry,
-        counters,
+        queue,
         exporting: settings.traces.is_some(),
         _thread: thread,
     })
+}
+
+/// Samples as configured. Without a ratio the sampler comes from OTEL_TRACES_SAMPLER, through the SDK.
+fn sampled(config: &TelemetryConfig) -> TracerProviderBuilder {
+    let builder = SdkTracerProvider::builder();
+    match config.sample_ratio {
+        Some(ratio) => builder.with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio)))),
+        None => builder,
+    }
+}
+
+/// A tracer that samples in the same way, and whose spans go nowhere.
+pub(super) fn ids(config: &TelemetryConfig) -> SdkTracer {
+    sampled(config).with_resource(Resource::builder_empty().build()).build().tracer("gateway")
 }
 
 /// Who is telling: the service, its version, this process.
@@ -119,6 +124,26 @@ pub(super) fn resource(config: &TelemetryConfig) -> Resource {
     let found = found.chain([KeyValue::new("process.pid", i64::from(std::process::id()))]);
     let found: Vec<_> = found.filter(|pair| detected.get(&pair.key).is_none()).collect();
     Resource::builder().with_attributes(found).with_service_name(name).build()
+}
+
+/// Sends spans to `target`, from `thread`.
+fn processor(
+    target: &TraceTarget,
+    envelope: Envelope,
+    queue: &Arc<SpanQueue>,
+    thread: &ExportThread,
+) -> Result<QueueProcessor, TelemetryError> {
+    // A channel's tasks belong to the runtime in which it is built.
+    let _entered = thread.handle().enter();
+    let (url, headers, queue) = (&target.target.url, target.headers.clone(), Arc::clone(queue));
+    Ok(match target.target.protocol {
+        OtlpProtocol::Grpc => {
+            QueueProcessor::start(GrpcTransport::new(url, headers)?, envelope, queue, thread.handle())
+        }
+        OtlpProtocol::HttpProtobuf => {
+            QueueProcessor::start(HttpTransport::new(url, headers)?, envelope, queue, thread.handle())
+        }
+    })
 }
 
 /// Metrics, served as text from `registry` and pushed to `target` if there is one.

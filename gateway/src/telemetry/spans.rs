@@ -1,27 +1,30 @@
-//! A closed ledger becomes spans: the server span's child and, below it, one span per phase.
+//! A closed ledger becomes spans: the server span, its child and, below that, one span per phase.
 //!
-//! All are built after the fact with explicit times, so that no span depends on which task held it when.
-//! The tree has the same shape for every request, however it ended; only later phases may be absent.
+//! All are written after the fact with explicit times, so that no span depends on which task held it when, and
+//! together, so that they arrive together. The tree has the same shape for every request, however it ended; only
+//! later phases may be absent.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use opentelemetry::{
-    Array, Context, KeyValue, StringValue, Value,
-    trace::{Event, Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, Tracer},
+use opentelemetry::trace::{SpanContext, SpanId, SpanKind};
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
+
+use super::{
+    ClosedRequest, content,
+    encode::{EncodedSpans, Parent, SpanHead, SpanWriter},
+    names,
+    outcome::error_type,
+    step_links::StepLinks,
 };
-use opentelemetry_sdk::trace::{SdkTracer, Span};
-
-use super::{ClosedRequest, content, names, outcome::error_type, step_links::StepLinks};
 use crate::ledger::{Interval, Outcome, Phase};
 
-/// What the server span is made of, at the start of a request.
-pub(super) fn server_span(method: &'static str, route: &'static str) -> SpanBuilder {
-    SpanBuilder::from_name(format!("{method} {route}")).with_kind(SpanKind::Server).with_attributes([
-        KeyValue::new(names::HTTP_METHOD, method),
-        KeyValue::new(names::HTTP_ROUTE, route),
-        KeyValue::new(names::URL_PATH, route),
-        KeyValue::new(names::URL_SCHEME, "http"),
-    ])
+/// The server span of an open request: what is known of it at the start.
+#[derive(Debug)]
+pub(super) struct ServerSpan {
+    pub(super) context: SpanContext,
+    pub(super) parent: Parent,
+    pub(super) method: &'static str,
+    pub(super) route: &'static str,
 }
 
 /// What a route does, in the conventions' words.
@@ -32,160 +35,145 @@ pub(super) fn operation(route: &'static str) -> &'static str {
     }
 }
 
-/// Builds and ends all spans below `server`, then ends it.
-pub(super) fn finish(
-    tracer: &SdkTracer,
-    (mut server, operation): (Span, &'static str),
-    request: &ClosedRequest<'_>,
-    steps: &StepLinks,
-) {
-    let Some(closed) = request.ledger.closed else {
-        // Nothing to show but that it was there; ending it is all that can be done.
-        server.end();
-        return;
-    };
-    if server.is_recording() {
-        let below = finish_operation(tracer, server.span_context(), operation, request);
-        for interval in request.ledger.intervals(closed) {
-            let links = steps.of(&interval);
-            finish_phase(tracer, &below, (interval, links), request);
-        }
-    }
-    server.set_attributes(server_attributes(request));
-    let failed_status = request.facts.status.is_some_and(|status| status >= 500);
-    if failed_status || matches!(request.outcome, Outcome::Error | Outcome::Deadline | Outcome::Cancelled) {
-        server.set_status(Status::error(""));
-    }
-    server.end_with_timestamp(request.ledger.wall(closed));
-}
-
-fn server_attributes(request: &ClosedRequest<'_>) -> Vec<KeyValue> {
-    let mut attributes = vec![KeyValue::new(names::REQUEST_ID, request.facts.request_id.clone())];
-    attributes.extend(request.facts.status.map(|status| KeyValue::new(names::HTTP_STATUS, i64::from(status))));
-    attributes.extend(error_type(request.outcome, request.facts).map(|kind| KeyValue::new(names::ERROR_TYPE, kind)));
-    attributes
-}
-
-/// The span that carries the `gen_ai.*` attributes; gives the context below it.
-fn finish_operation(
-    tracer: &SdkTracer,
-    server: &SpanContext,
+/// All spans of a request that was in `steps`.
+pub(super) fn encode(
+    server: &ServerSpan,
     operation: &'static str,
     request: &ClosedRequest<'_>,
-) -> Context {
-    let name = match &request.facts.model {
-        Some(model) => format!("{operation} {model}").into(),
-        None => std::borrow::Cow::Borrowed(operation),
-    };
+    steps: &StepLinks,
+) -> EncodedSpans {
     let ledger = request.ledger;
-    let events =
-        ledger.stamps.first_token.map(|first| vec![Event::new(names::FIRST_TOKEN, ledger.wall(first), Vec::new(), 0)]);
-    let mut builder = SpanBuilder::from_name(name)
-        .with_kind(SpanKind::Internal)
-        .with_start_time(ledger.started_wall)
-        .with_attributes(operation_attributes(operation, request));
-    builder.events = events;
-    let mut span = tracer.build_with_context(builder, &Context::new().with_remote_span_context(server.clone()));
-    if error_type(request.outcome, request.facts).is_some() {
-        span.set_status(Status::error(""));
+    let closed = ledger.closed.unwrap_or(ledger.started);
+    let whole = [ledger.started_wall, ledger.wall(closed)];
+    let mut spans = EncodedSpans::of_request();
+    let head = server.head((server.method, server.route), server.context.span_id(), server.parent, whole);
+    spans.add(&SpanHead { kind: SpanKind::Server, ..head }, |span| describe_server(span, server, request));
+    let id = RandomIdGenerator::default().new_span_id();
+    let below_server = Parent { id: server.context.span_id(), is_remote: false };
+    let name = (operation, request.facts.model.as_deref().unwrap_or_default());
+    spans.add(&server.head(name, id, below_server, whole), |span| describe_operation(span, operation, request));
+    let below_operation = Parent { id, is_remote: false };
+    for interval in ledger.intervals(closed) {
+        let id = RandomIdGenerator::default().new_span_id();
+        let times = [ledger.wall(interval.start), ledger.wall(interval.end)];
+        let head = server.head((interval.phase.as_str(), ""), id, below_operation, times);
+        spans.add(&head, |span| {
+            describe_phase(span, interval, request);
+            steps.of(&interval).for_each(|step| span.link(step, &[]));
+        });
     }
-    span.end_with_timestamp(ledger.wall(ledger.closed.unwrap_or(ledger.started)));
-    Context::new().with_remote_span_context(span.span_context().clone())
+    spans
 }
 
-fn operation_attributes(operation: &'static str, request: &ClosedRequest<'_>) -> Vec<KeyValue> {
-    let facts = request.facts;
-    let stamps = &request.ledger.stamps;
-    let mut attributes = vec![
-        KeyValue::new(names::OPERATION, operation),
-        KeyValue::new(names::PROVIDER, names::LOCAL_PROVIDER),
-        KeyValue::new(names::REQUEST_ID, facts.request_id.clone()),
-        KeyValue::new(names::OUTCOME, request.outcome.as_str()),
-        KeyValue::new(names::STALL_MS, milliseconds(stamps.stall)),
-        KeyValue::new(names::PREEMPTED_MS, milliseconds(stamps.preempted)),
-        KeyValue::new(names::INTERFERENCE_MS, milliseconds(stamps.interference)),
-    ];
-    let mut push = |name: &'static str, value: Option<Value>| {
-        attributes.extend(value.map(|value| KeyValue::new(name, value)));
-    };
-    push(names::REQUEST_MODEL, facts.model.clone().map(Value::from));
-    push(names::REQUEST_STREAM, facts.stream.map(Value::from));
-    push(names::REQUEST_MAX_TOKENS, facts.max_tokens.map(|tokens| i64::from(tokens).into()));
-    if let Some(sampling) = &facts.sampling {
-        push(names::REQUEST_TEMPERATURE, Some(decimal(sampling.temperature).into()));
-        push(names::REQUEST_TOP_P, Some(decimal(sampling.top_p).into()));
-        push(names::REQUEST_TOP_K, (sampling.top_k > 0).then(|| f64::from(sampling.top_k).into()));
-        push(names::REQUEST_SEED, Some(sampling.seed.cast_signed().into()));
-        push(names::REQUEST_PRESENCE_PENALTY, Some(decimal(sampling.presence_penalty).into()));
-        push(names::REQUEST_FREQUENCY_PENALTY, Some(decimal(sampling.frequency_penalty).into()));
+impl ServerSpan {
+    /// The head of a span of the same trace.
+    fn head<'a>(
+        &'a self,
+        name: (&'a str, &'a str),
+        id: SpanId,
+        parent: Parent,
+        [start, end]: [SystemTime; 2],
+    ) -> SpanHead<'a> {
+        SpanHead { trace: &self.context, id, parent, name, kind: SpanKind::Internal, start, end }
     }
-    push(names::ERROR_TYPE, error_type(request.outcome, facts).map(Value::from));
-    push(names::RESPONSE_ID, facts.response_id.clone().map(Value::from));
-    if stamps.first_token.is_some() {
-        push(names::RESPONSE_MODEL, facts.model.clone().map(Value::from));
-        let ttft = request.ledger.time_to_first_token();
-        push(names::RESPONSE_FIRST_CHUNK, ttft.map(|time| time.as_secs_f64().into()));
+}
+
+fn describe_server(span: &mut SpanWriter<'_>, server: &ServerSpan, request: &ClosedRequest<'_>) {
+    let facts = request.facts;
+    span.attribute(names::HTTP_METHOD, server.method);
+    span.attribute(names::HTTP_ROUTE, server.route);
+    span.attribute(names::URL_PATH, server.route);
+    span.attribute(names::URL_SCHEME, "http");
+    span.attribute(names::REQUEST_ID, facts.request_id.as_str());
+    span.attribute_if(names::HTTP_STATUS, facts.status.map(i64::from));
+    span.attribute_if(names::ERROR_TYPE, error_type(request.outcome, facts));
+    let failed_status = facts.status.is_some_and(|status| status >= 500);
+    if failed_status || matches!(request.outcome, Outcome::Error | Outcome::Deadline | Outcome::Cancelled) {
+        span.failed();
+    }
+}
+
+/// The span that carries the `gen_ai.*` attributes.
+fn describe_operation(span: &mut SpanWriter<'_>, operation: &'static str, request: &ClosedRequest<'_>) {
+    let (facts, ledger) = (request.facts, request.ledger);
+    let stamps = &ledger.stamps;
+    span.attribute(names::OPERATION, operation);
+    span.attribute(names::PROVIDER, names::LOCAL_PROVIDER);
+    span.attribute(names::REQUEST_ID, facts.request_id.as_str());
+    span.attribute(names::OUTCOME, request.outcome.as_str());
+    describe_interruptions(span, request);
+    describe_question(span, request);
+    span.attribute_if(names::ERROR_TYPE, error_type(request.outcome, facts));
+    span.attribute_if(names::RESPONSE_ID, facts.response_id.as_deref());
+    if let Some(first) = stamps.first_token {
+        span.attribute_if(names::RESPONSE_MODEL, facts.model.as_deref());
+        span.attribute_if(names::RESPONSE_FIRST_CHUNK, ledger.time_to_first_token().map(|time| time.as_secs_f64()));
+        span.event(names::FIRST_TOKEN, ledger.wall(first), &[]);
     }
     if matches!(request.outcome, Outcome::Stop | Outcome::Length | Outcome::Deadline) {
-        let reasons: Vec<StringValue> = vec![request.outcome.as_str().into()];
-        push(names::RESPONSE_FINISH_REASONS, Some(Value::Array(Array::String(reasons))));
+        span.attribute(names::RESPONSE_FINISH_REASONS, [request.outcome.as_str()].as_slice());
     }
     if stamps.queued.is_some() {
-        push(names::INPUT_TOKENS, Some(i64::from(stamps.usage.prompt_tokens).into()));
-        push(names::OUTPUT_TOKENS, Some(i64::from(stamps.usage.completion_tokens).into()));
-        push(names::CACHED_TOKENS, Some(i64::from(stamps.usage.cached_tokens).into()));
+        span.attribute(names::INPUT_TOKENS, &i64::from(stamps.usage.prompt_tokens));
+        span.attribute(names::OUTPUT_TOKENS, &i64::from(stamps.usage.completion_tokens));
+        span.attribute(names::CACHED_TOKENS, &i64::from(stamps.usage.cached_tokens));
     }
-    attributes.extend(facts.content.as_ref().map(content::attributes).into_iter().flatten());
-    attributes
+    for pair in facts.content.as_ref().map(content::attributes).into_iter().flatten() {
+        span.attribute(pair.key.as_str(), &pair.value);
+    }
+    if error_type(request.outcome, facts).is_some() {
+        span.failed();
+    }
 }
 
-fn finish_phase(
-    tracer: &SdkTracer,
-    parent: &Context,
-    (interval, links): (Interval, Vec<Link>),
-    request: &ClosedRequest<'_>,
-) {
-    let ledger = request.ledger;
-    let builder = SpanBuilder::from_name(interval.phase.as_str())
-        .with_kind(SpanKind::Internal)
-        .with_start_time(ledger.wall(interval.start))
-        .with_links(links)
-        .with_attributes(phase_attributes(interval.phase, request));
-    tracer.build_with_context(builder, parent).end_with_timestamp(ledger.wall(interval.end));
+/// What was asked for.
+fn describe_question(span: &mut SpanWriter<'_>, request: &ClosedRequest<'_>) {
+    let facts = request.facts;
+    span.attribute_if(names::REQUEST_MODEL, facts.model.as_deref());
+    span.attribute_if(names::REQUEST_STREAM, facts.stream);
+    span.attribute_if(names::REQUEST_MAX_TOKENS, facts.max_tokens.map(i64::from));
+    if let Some(sampling) = &facts.sampling {
+        span.attribute(names::REQUEST_TEMPERATURE, &decimal(sampling.temperature));
+        span.attribute(names::REQUEST_TOP_P, &decimal(sampling.top_p));
+        span.attribute_if(names::REQUEST_TOP_K, (sampling.top_k > 0).then(|| f64::from(sampling.top_k)));
+        span.attribute(names::REQUEST_SEED, &sampling.seed.cast_signed());
+        span.attribute(names::REQUEST_PRESENCE_PENALTY, &decimal(sampling.presence_penalty));
+        span.attribute(names::REQUEST_FREQUENCY_PENALTY, &decimal(sampling.frequency_penalty));
+    }
 }
 
-fn phase_attributes(phase: Phase, request: &ClosedRequest<'_>) -> Vec<KeyValue> {
+/// Time that was not spent on the request itself.
+fn describe_interruptions(span: &mut SpanWriter<'_>, request: &ClosedRequest<'_>) {
     let stamps = &request.ledger.stamps;
-    let count = |name: &'static str, tokens: u32| KeyValue::new(name, i64::from(tokens));
-    match phase {
-        Phase::Receive => Vec::new(),
+    span.attribute(names::STALL_MS, &milliseconds(stamps.stall));
+    span.attribute(names::PREEMPTED_MS, &milliseconds(stamps.preempted));
+    span.attribute(names::INTERFERENCE_MS, &milliseconds(stamps.interference));
+}
+
+fn describe_phase(span: &mut SpanWriter<'_>, interval: Interval, request: &ClosedRequest<'_>) {
+    let (facts, stamps) = (request.facts, &request.ledger.stamps);
+    let usage = stamps.usage;
+    match interval.phase {
+        Phase::Receive => {}
         Phase::Tokenize => {
-            let tokens = stamps.queued.map(|_| count(names::INPUT_TOKENS, stamps.usage.prompt_tokens));
-            tokens.into_iter().collect()
+            span.attribute_if(names::INPUT_TOKENS, stamps.queued.map(|_| i64::from(usage.prompt_tokens)));
         }
         Phase::Queue => {
-            let depth = request.facts.queue_depth.map(|depth| i64::try_from(depth).unwrap_or(i64::MAX));
-            depth.map(|depth| KeyValue::new(names::QUEUE_DEPTH, depth)).into_iter().collect()
+            let depth = facts.queue_depth.map(|depth| i64::try_from(depth).unwrap_or(i64::MAX));
+            span.attribute_if(names::QUEUE_DEPTH, depth);
         }
-        Phase::Prefill => vec![
-            count(names::INPUT_TOKENS, stamps.usage.prompt_tokens),
-            count(names::CACHED_TOKENS, stamps.usage.cached_tokens),
-        ],
+        Phase::Prefill => {
+            span.attribute(names::INPUT_TOKENS, &i64::from(usage.prompt_tokens));
+            span.attribute(names::CACHED_TOKENS, &i64::from(usage.cached_tokens));
+        }
         Phase::Decode => {
-            let mut attributes = vec![
-                count(names::OUTPUT_TOKENS, stamps.usage.completion_tokens),
-                count(names::STEPS, stamps.steps),
-                KeyValue::new(names::STALL_MS, milliseconds(stamps.stall)),
-                KeyValue::new(names::PREEMPTED_MS, milliseconds(stamps.preempted)),
-                KeyValue::new(names::INTERFERENCE_MS, milliseconds(stamps.interference)),
-            ];
-            let tpot = request.ledger.time_per_output_token();
-            attributes.extend(tpot.map(|time| KeyValue::new(names::TPOT_MS, milliseconds(time))));
-            attributes
+            span.attribute(names::OUTPUT_TOKENS, &i64::from(usage.completion_tokens));
+            span.attribute(names::STEPS, &i64::from(stamps.steps));
+            describe_interruptions(span, request);
+            span.attribute_if(names::TPOT_MS, request.ledger.time_per_output_token().map(milliseconds));
         }
         Phase::Deliver => {
-            let bytes = i64::try_from(request.facts.bytes_sent).unwrap_or(i64::MAX);
-            vec![KeyValue::new(names::BYTES_SENT, bytes)]
+            span.attribute(names::BYTES_SENT, &i64::try_from(facts.bytes_sent).unwrap_or(i64::MAX));
         }
     }
 }
@@ -196,5 +184,5 @@ fn milliseconds(time: Duration) -> f64 {
 
 /// The number that was meant: 0.7, where widening 0.7f32 gives 0.699999988.
 fn decimal(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or_else(|_| f64::from(value))
+    (f64::from(value) * 1e6).round() / 1e6
 }

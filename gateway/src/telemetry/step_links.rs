@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use opentelemetry::trace::{Link, SpanContext};
+use opentelemetry::trace::SpanContext;
 
 use crate::ledger::{Interval, Phase};
 
@@ -38,14 +38,12 @@ impl StepLinks {
     }
 
     /// Those that began in a phase in which steps are computed for the request.
-    pub(super) fn of(&self, interval: &Interval) -> Vec<Link> {
-        if !matches!(interval.phase, Phase::Prefill | Phase::Decode) {
-            return Vec::new();
-        }
-        let inside = |(started, _): &&(Instant, SpanContext)| interval.start <= *started && *started < interval.end;
+    pub(super) fn of(&self, interval: &Interval) -> impl Iterator<Item = &SpanContext> {
+        let Interval { phase, start, end } = *interval;
+        let computed = matches!(phase, Phase::Prefill | Phase::Decode);
+        let inside = move |(began, _): &&(Instant, SpanContext)| computed && start <= *began && *began < end;
         let every = self.kept.iter().filter(inside).count().div_ceil(MAX_PER_PHASE).max(1);
-        let steps = self.kept.iter().filter(inside).step_by(every);
-        steps.map(|(_, step)| Link::with_context(step.clone())).collect()
+        self.kept.iter().filter(inside).step_by(every).map(|(_, step)| step)
     }
 }
 
@@ -73,8 +71,8 @@ mod tests {
         (1..=steps).for_each(|number| all.add(at(number), &step(number)));
         assert!(all.kept.len() <= MAX);
         let of = |phase, start, end| {
-            let links = all.of(&Interval { phase, start, end });
-            links.iter().map(|link| u64::from_be_bytes(link.span_context.span_id().to_bytes())).collect()
+            let interval = Interval { phase, start, end };
+            all.of(&interval).map(|step| u64::from_be_bytes(step.span_id().to_bytes())).collect()
         };
         assert_eq!(of(Phase::Queue, start, at(100_000)), Vec::<u64>::new());
         [of(Phase::Prefill, at(1), at(11)), of(Phase::Decode, at(11), at(100_000))]

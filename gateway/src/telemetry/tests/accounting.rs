@@ -97,6 +97,13 @@ fn a_collector_that_hangs_costs_its_batches_and_the_queue_stays_bounded() {
 }
 
 #[test]
+fn memory_is_bounded_by_bytes_as_well() {
+    let limits = Limits { queue_bytes: 100_000, export_timeout: Duration::from_millis(100), ..LIMITS };
+    let (counts, _) = account(Collector::Hangs, limits, Duration::from_millis(300));
+    assert!(counts.dropped > 0 && counts.failed > 0, "{counts:?}");
+}
+
+#[test]
 fn an_exporter_that_panics_fails_its_batches_only() {
     let (counts, _) = account(Collector::Panics, LIMITS, Duration::from_secs(10));
     assert_eq!(counts.failed, SPANS);

@@ -11,15 +11,16 @@ use prometheus::Registry;
 
 use super::{
     Telemetry,
-    export::{Counters, Limits, QueueProcessor},
-    otlp::SendSpans,
+    export::{Envelope, ExportMessage, Limits, QueueProcessor, Refusal, Retry, SpanQueue, Taken, Transport},
     runtime::ExportThread,
     setup::{self, Parts},
 };
 use crate::config::TelemetryConfig;
 
 mod accounting;
+mod encoding;
 mod metrics;
+mod received;
 mod steps;
 mod trees;
 
@@ -53,32 +54,40 @@ impl ScriptedExporter {
     }
 }
 
-impl SendSpans for ScriptedExporter {
-    async fn send(&self, mut batch: Vec<SpanData>) -> Result<u64, String> {
-        let refused = Err("refused".to_owned());
+impl Transport for ScriptedExporter {
+    async fn send(&self, message: ExportMessage) -> Result<Taken, Refusal> {
+        let spans = received::spans(message).await;
         let call = {
             let mut calls = self.calls.lock().unwrap();
-            calls.push(batch.len());
+            calls.push(spans.len());
             calls.len()
         };
+        let mut taken = Taken::default();
         match self.collector {
-            Collector::Takes | Collector::RejectsOfEach(_) => {}
+            Collector::Takes => {}
+            Collector::RejectsOfEach(number) => taken.rejected = number.min(spans.len()) as u64,
             Collector::TakesAfter(delay) => tokio::time::sleep(delay).await,
-            Collector::Refuses => return refused,
-            Collector::RefusesEverySecond if call.is_multiple_of(2) => return refused,
+            Collector::Refuses => return Err(Refusal::new("refused", Retry::Never)),
+            Collector::RefusesEverySecond if call.is_multiple_of(2) => {
+                return Err(Refusal::new("refused", Retry::Never));
+            }
             Collector::RefusesEverySecond => {}
             Collector::Hangs => std::future::pending().await,
-            Collector::Panics => panic!("an exporter's bug"),
+            Collector::Panics => panic!("a transport's bug"),
         }
-        let rejected = if let Collector::RejectsOfEach(number) = self.collector { number.min(batch.len()) } else { 0 };
-        batch.truncate(batch.len() - rejected);
-        self.taken.lock().unwrap().extend(batch);
-        Ok(rejected as u64)
+        self.taken.lock().unwrap().extend(spans.into_iter().skip(taken.rejected as usize));
+        Ok(taken)
     }
 }
 
-const LIMITS: Limits =
-    Limits { queue: 65_536, batch: 8_192, delay: Duration::from_millis(20), export_timeout: Duration::from_secs(10) };
+pub(super) const LIMITS: Limits = Limits {
+    queue: 65_536,
+    queue_bytes: 64 << 20,
+    batch: 8_192,
+    delay: Duration::from_millis(20),
+    attempt_timeout: Duration::from_secs(10),
+    export_timeout: Duration::from_secs(10),
+};
 
 /// A telemetry whose spans go to `exporter`.
 fn telemetry(exporter: &ScriptedExporter, limits: Limits) -> Telemetry {
@@ -87,15 +96,17 @@ fn telemetry(exporter: &ScriptedExporter, limits: Limits) -> Telemetry {
 
 fn configured(exporter: &ScriptedExporter, limits: Limits, config: &TelemetryConfig) -> Telemetry {
     let thread = ExportThread::start().unwrap();
-    let counters = Arc::new(Counters::default());
-    let queue = QueueProcessor::start(exporter.clone(), limits, Arc::clone(&counters), thread.handle());
-    let registry = Registry::new();
     let resource = setup::resource(config);
+    let queue = Arc::new(SpanQueue::new(limits));
+    let processor =
+        QueueProcessor::start(exporter.clone(), Envelope::new(&resource), Arc::clone(&queue), thread.handle());
+    let registry = Registry::new();
     let parts = Parts {
-        tracer_provider: SdkTracerProvider::builder().with_span_processor(queue).build(),
+        tracer_provider: SdkTracerProvider::builder().with_span_processor(processor).build(),
+        ids: setup::ids(config),
         meter_provider: setup::meter_provider(None, resource, &registry).unwrap(),
         registry,
-        counters,
+        queue,
         exporting: true,
         _thread: Some(thread),
     };

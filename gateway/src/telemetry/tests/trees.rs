@@ -180,7 +180,10 @@ fn ids_are_known_from_the_start() {
     let trace = telemetry.begin("POST", "/generate", &HeaderMap::new(), &Ledger::start());
     let (id, parent) = (trace.trace_id(), trace.traceparent());
     assert!(id.len() == 32 && parent.starts_with(&format!("00-{id}-")) && parent.ends_with("-01"));
-    drop(trace);
-    let counts = telemetry.shutdown(Duration::from_secs(10));
-    assert_eq!(counts.exported, 1, "a trace that is dropped unfinished still shows its server span");
+    let (ledger, facts) = (ledger(Phase::Receive), facts());
+    telemetry.finish(trace, ClosedRequest { ledger: &ledger, facts: &facts, outcome: Outcome::Invalid });
+    telemetry.shutdown(Duration::from_secs(10));
+    let taken = exporter.taken();
+    let server = taken.iter().find(|span| span.span_kind == SpanKind::Server).unwrap();
+    assert_eq!(format!("00-{}-{}-01", server.span_context.trace_id(), server.span_context.span_id()), parent);
 }
