@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use url::Url;
 
@@ -14,7 +14,51 @@ use url::Url;
 /// Each user sends a prompt to POST /generate, reads the answer as it streams, and sends the next. Exit
 /// status: 0 if any request succeeded, 1 if none did or the run could not start, 2 for a bad flag.
 #[derive(Debug, Parser)]
-#[command(name = "loadgen", version)]
+#[command(name = "loadgen", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cli {
+    /// Without one, a load test is run
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// The load test
+    #[command(flatten)]
+    pub run: Args,
+}
+
+/// What else there is to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tell where the time of requests went, and what holds the server back
+    Analyze(AnalyzeArgs),
+}
+
+/// The flags of `analyze`.
+#[derive(Debug, clap::Args)]
+pub struct AnalyzeArgs {
+    /// Files of --json or --records, spans in OTLP's JSON, or the address of Jaeger, such as http://localhost:16686;
+    /// several are joined by trace id
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<String>,
+
+    /// The server's service.name in spans
+    #[arg(long, value_name = "NAME", default_value = "llm-inference-api")]
+    pub service: String,
+
+    /// The most requests to take in
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub limit: u32,
+
+    /// How far Jaeger is asked to look back, if no other input says when the requests were
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = run_time)]
+    pub window: Duration,
+
+    /// Write the analysis as JSON; - for stdout (the text then goes to stderr)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// The flags of a load test.
+#[derive(Debug, clap::Args)]
 pub struct Args {
     /// Concurrent users
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000), required_unless_present = "scenario")]
@@ -253,7 +297,7 @@ mod tests {
     use super::*;
 
     fn plan(flags: &[&str]) -> Plan {
-        Args::try_parse_from([&["loadgen"], flags].concat()).unwrap().plan()
+        Cli::try_parse_from([&["loadgen"], flags].concat()).unwrap().run.plan()
     }
 
     #[test]
@@ -293,7 +337,21 @@ mod tests {
             &["--scenario", "extreme"],
         ];
         for flags in bad {
-            assert!(Args::try_parse_from([&["loadgen"], flags].concat()).is_err(), "{flags:?} should be refused");
+            assert!(Cli::try_parse_from([&["loadgen"], flags].concat()).is_err(), "{flags:?} should be refused");
+        }
+    }
+
+    #[test]
+    fn a_load_test_needs_no_sub_command_and_takes_none() {
+        let parse = |flags: &[&str]| Cli::try_parse_from([&["loadgen"], flags].concat());
+        let Some(Command::Analyze(args)) = parse(&["analyze", "a.json", "http://jaeger"]).unwrap().command else {
+            panic!("not parsed as a sub-command");
+        };
+        assert_eq!(args.inputs, ["a.json", "http://jaeger"]);
+        assert_eq!((args.limit, args.window.as_secs()), (100_000, 3600));
+        assert!(parse(&["--users", "1"]).unwrap().command.is_none());
+        for wrong in [&["analyze"][..], &["--users", "1", "analyze", "a"], &["analyze", "a", "--users", "1"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -11,10 +11,13 @@
 //! - `spans`: records → CLIENT spans, exported where OpenTelemetry's variables say;
 //! - `server`: what the server says of itself meanwhile;
 //! - `stats`: aggregates → figures and verdicts, without clock or I/O;
-//! - `report`: figures → terminal and JSON; the progress line.
+//! - `analysis`: requests → where their time went, and what to change;
+//! - `report`: figures → terminal and JSON; the progress line;
+//! - `words`: figures as people read them.
 //!
 //! Only `scenarios/attack.rs` knows goose, and no figure comes from it.
 
+pub mod analysis;
 pub mod cli;
 pub mod client;
 pub mod collect;
@@ -25,3 +28,4 @@ pub mod scenarios;
 pub mod server;
 pub mod spans;
 pub mod stats;
+pub mod words;

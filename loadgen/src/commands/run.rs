@@ -1,14 +1,13 @@
 //! A load test: check the server, measure our own cost, attack, report.
 
-use std::fs::File;
-use std::io::{stderr, stdout};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 
+use super::json_output::JsonOutput;
 use super::sampler::Sampler;
 use super::server_side::ServerSide;
+use crate::analysis::{Evidence, analyse};
 use crate::cli::Args;
 use crate::client::{Target, check_ready, round_trip};
 use crate::collect::{Collected, Collector, RecordFile};
@@ -62,13 +61,16 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
         collected.whole.end_at(at_us);
         collected.steady.iter_mut().for_each(|steady| steady.end_at(at_us));
     }
+    let summary = summarise(&collected);
+    let steady_us = if summary.window.ramp_excluded { summary.window.start_us } else { 0 };
+    let evidence = Evidence::of_rows(&collected.rows, collected.rows_drawn_from, steady_us, server.facts);
     let report = Report {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION"),
         started_unix_s: epoch.wall(0).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
         interrupted: ending != Ending::TimeUp,
         config: plan,
-        summary: summarise(&collected),
+        summary,
         server: server.facts,
         server_check_ms: server.check(&collected.whole, &loaded).await,
         client_cost_ms: ClientCost {
@@ -78,10 +80,11 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
             wake_up_lag: lag.distribution(),
         },
         client_spans: collected.spans,
+        analysis: analyse(&evidence),
         rows_drawn_from: collected.rows_drawn_from,
         rows: collected.rows,
     };
-    json.publish(&report)?;
+    json.publish(|mut out| write_terminal(&report, &mut out), |mut out| write_json(&report, &mut out))?;
     Ok(report)
 }
 
@@ -110,40 +113,4 @@ async fn wake_up_lag() -> Option<Duration> {
     let due = tokio::time::Instant::now() + LAG_INTERVAL;
     tokio::time::sleep_until(due).await;
     Some(due.elapsed())
-}
-
-/// Where the JSON goes, opened before the run so that a bad path does not cost one.
-enum JsonOutput {
-    None,
-    Stdout,
-    File(PathBuf, File),
-}
-
-impl JsonOutput {
-    fn open(path: Option<&Path>) -> anyhow::Result<Self> {
-        match path {
-            None => Ok(Self::None),
-            Some(path) if path == Path::new("-") => Ok(Self::Stdout),
-            Some(path) => {
-                let file = File::create(path).with_context(|| format!("cannot create --json {}", path.display()))?;
-                Ok(Self::File(path.to_owned(), file))
-            }
-        }
-    }
-
-    /// Writes the JSON, and the table to whichever of stdout and stderr is left for it.
-    fn publish(self, report: &Report) -> anyhow::Result<()> {
-        match self {
-            Self::None => write_terminal(report, &mut stdout().lock())?,
-            Self::Stdout => {
-                write_terminal(report, &mut stderr().lock())?;
-                write_json(report, &mut stdout().lock())?;
-            }
-            Self::File(path, mut file) => {
-                write_terminal(report, &mut stdout().lock())?;
-                write_json(report, &mut file).with_context(|| format!("cannot write --json {}", path.display()))?;
-            }
-        }
-        Ok(())
-    }
 }

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
+
 use super::Report;
 
 /// Writes `report` as one indented object and a line end.
@@ -15,5 +17,12 @@ pub fn write_json(report: &Report, out: &mut impl Write) -> io::Result<()> {
         serde_json::to_writer(&mut *out, row)?;
     }
     out.write_all(b"\n  ]\n}\n")?;
+    out.flush()
+}
+
+/// Writes `value` indented, and a line end.
+pub(super) fn write_indented(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    out.write_all(b"\n")?;
     out.flush()
 }

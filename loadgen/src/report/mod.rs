@@ -1,5 +1,6 @@
 //! What a run leaves behind: one [`Report`], shown on the terminal and written as JSON.
 
+mod analysis;
 mod json;
 mod progress;
 mod server;
@@ -7,12 +8,14 @@ mod terminal;
 
 use serde::Serialize;
 
+use crate::analysis::Analysis;
 use crate::cli::Plan;
 use crate::record::Row;
 use crate::server::ServerFacts;
 use crate::spans::SpanCounts;
 use crate::stats::{ClientCost, ServerCheck, Summary};
 
+pub use analysis::{write_analysis, write_analysis_json};
 pub use json::write_json;
 pub use progress::progress;
 pub use terminal::write_terminal;
@@ -44,6 +47,8 @@ pub struct Report {
     pub server_check_ms: Option<ServerCheck>,
     /// What became of this side's spans; absent when none were to be exported.
     pub client_spans: Option<SpanCounts>,
+    /// What holds the server back, by the rows below.
+    pub analysis: Analysis,
     /// How many requests the rows were drawn from.
     pub rows_drawn_from: u64,
     /// Requests of the whole run, in the order they were sent; one line each.

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::terminal::number;
 use crate::server::ServerFacts;
+use crate::words::{number, percent};
 
 /// Writes what is known; what is not is left out.
 pub(super) fn server_facts(facts: &ServerFacts, out: &mut impl Write) -> io::Result<()> {
@@ -33,7 +33,6 @@ fn steps(facts: &ServerFacts) -> [Option<String>; 5] {
 
 /// How near it is to what the machine can.
 fn limits(facts: &ServerFacts) -> [Option<String>; 5] {
-    let percent = |share: f64| format!("{:.0}%", share * 100.0);
     [
         facts.memory_bandwidth_utilization.map(|share| format!("memory bandwidth {}", percent(share))),
         facts.compute_utilization.map(|share| format!("compute {}", percent(share))),

@@ -3,9 +3,11 @@
 use std::io::{self, Write};
 
 use super::Report;
+use super::analysis::write_answer;
 use super::server::server_facts;
 use crate::spans::SpanCounts;
 use crate::stats::{Distribution, ServerCheck};
+use crate::words::{counted, number};
 
 /// A wake-up lag above this, at p99, means that this process is too busy to measure well.
 const LAG_WARNING_MS: f64 = 5.0;
@@ -25,6 +27,7 @@ pub fn write_terminal(report: &Report, out: &mut impl Write) -> io::Result<()> {
     if let Some(facts) = &report.server {
         server_facts(facts, out)?;
     }
+    write_answer(&report.analysis, out)?;
     errors(report, out)?;
     trust(report, out)?;
     out.flush()
@@ -193,18 +196,4 @@ fn server_check(check: &ServerCheck, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "    {here} requests here, {there} there: it also served others, or counts failed ones")?;
     }
     Ok(())
-}
-
-/// As many digits as are worth reading.
-pub(super) fn number(value: f64) -> String {
-    let decimals = match value.abs() {
-        value if value < 10.0 => 2,
-        value if value < 1000.0 => 1,
-        _ => 0,
-    };
-    format!("{value:.decimals$}")
-}
-
-fn counted(count: u64, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

@@ -1,0 +1,72 @@
+//! How many requests were under way when each was sent, and for how long any was.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use super::observation::{Clock, Observation};
+
+/// The load over a set of requests.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Load {
+    /// Per observation: requests under way when it was sent, itself included.
+    pub(super) in_flight: Vec<Option<u64>>,
+    /// Nanoseconds during which at least one was under way.
+    pub(super) busy: u64,
+}
+
+impl Load {
+    pub(super) fn of(observations: &[Observation]) -> Self {
+        let mut by_clock: BTreeMap<Clock, Vec<(u64, u64, usize)>> = BTreeMap::new();
+        for (index, observation) in observations.iter().enumerate() {
+            if let Some((clock, from, to)) = observation.interval() {
+                by_clock.entry(clock).or_default().push((from, to, index));
+            }
+        }
+        let mut load = Self { in_flight: vec![None; observations.len()], busy: 0 };
+        by_clock.into_values().for_each(|requests| load.add(requests));
+        load
+    }
+
+    fn add(&mut self, mut requests: Vec<(u64, u64, usize)>) {
+        requests.sort_unstable();
+        let mut ends = BinaryHeap::new();
+        let mut covered = 0;
+        for (from, to, index) in requests {
+            while ends.peek().is_some_and(|Reverse(end)| *end <= from) {
+                ends.pop();
+            }
+            ends.push(Reverse(to));
+            self.in_flight[index] = Some(ends.len() as u64);
+            self.busy += to.saturating_sub(from.max(covered));
+            covered = covered.max(to);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::observation::ClientSide;
+
+    fn request(clock: Clock, sent: u64, end: u64) -> Observation {
+        let client =
+            ClientSide { clock, scheduled: sent, sent, first: None, last: None, end, ramp: false, failure: None };
+        Observation { client: Some(client), ..Observation::default() }
+    }
+
+    #[test]
+    fn requests_of_one_clock_overlap_and_those_of_two_do_not() {
+        let run = Clock::Run(0);
+        let requests = [
+            request(run, 0, 10),
+            request(run, 5, 20),
+            request(run, 10, 12),
+            request(run, 30, 40),
+            request(Clock::Run(1), 6, 8),
+            Observation::default(),
+        ];
+        let load = Load::of(&requests);
+        assert_eq!(load.in_flight, [Some(1), Some(2), Some(2), Some(1), Some(1), None]);
+        assert_eq!(load.busy, 20 + 10 + 2);
+    }
+}
