@@ -40,6 +40,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value = "64")]
     pub max_tokens: TokenRange,
 
+    /// Words of each prompt, put together from several [default: one prompt as it is]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub prompt_words: Option<u32>,
+
     /// Sampling temperature [default: the server's]
     #[arg(long, value_name = "T", value_parser = temperature)]
     pub temperature: Option<f64>,
@@ -108,6 +112,8 @@ pub struct Plan {
     /// The longest time without text.
     #[serde(rename = "timeout_s", serialize_with = "as_seconds")]
     pub timeout: Duration,
+    /// Words of each prompt; none: one prompt as it is.
+    pub prompt_words: Option<u32>,
     /// `max_tokens` of each request.
     pub max_tokens: TokenRange,
     /// None: the server's.
@@ -135,6 +141,7 @@ impl Args {
             spawn_rate: self.spawn_rate.unwrap_or(spawn_rate),
             run_time: self.run_time.unwrap_or(Duration::from_secs(300)),
             timeout: self.timeout,
+            prompt_words: self.prompt_words,
             max_tokens: self.max_tokens,
             temperature: self.temperature,
             ignore_eos: self.ignore_eos,
@@ -268,7 +275,7 @@ mod tests {
 
     #[test]
     fn bad_flags_are_refused() {
-        let bad: [&[&str]; 14] = [
+        let bad: [&[&str]; 15] = [
             &[],
             &["--users", "0"],
             &["--users", "many"],
@@ -282,6 +289,7 @@ mod tests {
             &["--users", "1", "--host", "ftp://host"],
             &["--users", "1", "--max-tokens", "9..3"],
             &["--users", "1", "--max-tokens", "0"],
+            &["--users", "1", "--prompt-words", "0"],
             &["--scenario", "extreme"],
         ];
         for flags in bad {

@@ -1,7 +1,8 @@
 //! From the users to the figures: one channel, one thread, so that measuring costs the users nothing.
 //!
-//! The thread writes each record to the JSONL file, if there is one, and adds it to two aggregates: the whole
-//! run, and the part of it with all users active. The progress line reads [`Live`], never the aggregates.
+//! The thread writes each record to the JSONL file, if there is one, hands its span to the exporter, if there
+//! is one, keeps some as rows, and adds it to two aggregates: the whole run, and the part of it with all users
+//! active. The progress line reads [`Live`], never the aggregates.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -14,11 +15,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 
-use crate::record::RequestRecord;
-use crate::stats::{Aggregate, Histogram, Window};
+use crate::cli::Plan;
+use crate::record::{Epoch, RequestRecord, Row};
+use crate::spans::{self, Exporter, SpanCounts, client_span};
+use crate::stats::{Aggregate, Histogram, Sample, Window};
 
 /// Records on their way; a full channel makes users wait between requests, never within one.
 const CHANNEL_CAPACITY: usize = 4096;
+
+/// Rows kept, at some 1 kB each: enough that the slowest 1% are still hundreds.
+const ROW_LIMIT: usize = 50_000;
 
 /// Counts that change while the run goes on.
 #[derive(Debug, Default)]
@@ -84,6 +90,12 @@ pub struct Collected {
     pub whole: Aggregate,
     /// The part with all users active; none if they never were.
     pub steady: Option<Aggregate>,
+    /// Requests of the whole run, in the order they were sent: all, or as many as are kept, drawn evenly.
+    pub rows: Vec<Row>,
+    /// How many requests the rows were drawn from.
+    pub rows_drawn_from: u64,
+    /// What became of the spans; none if none were exported.
+    pub spans: Option<SpanCounts>,
 }
 
 /// The running collector.
@@ -94,17 +106,24 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Starts the thread for a run of `users`, who all stay active for `run_time`; records go to `file`.
-    pub fn start(users: u32, run_time: Duration, file: Option<&Path>) -> anyhow::Result<(Self, Intake)> {
+    /// Starts the thread for a run of `plan`, whose times count from `epoch`.
+    pub fn start(
+        plan: &Plan,
+        epoch: Epoch,
+        records: Option<RecordFile>,
+        exporter: Option<Exporter>,
+    ) -> anyhow::Result<(Self, Intake)> {
         let (sender, receiver) = mpsc::channel(CHANNEL_CAPACITY);
         let live = Arc::new(Live::default());
-        let records = file.map(RecordFile::create).transpose()?;
+        let run = spans::Run { epoch, users: plan.users, host: plan.host.clone() };
         let state = State {
-            users_to_start: users,
-            run_time_us: u64::try_from(run_time.as_micros()).unwrap_or(u64::MAX),
+            users_to_start: plan.users,
+            run_time_us: u64::try_from(plan.run_time.as_micros()).unwrap_or(u64::MAX),
             whole: None,
             steady: None,
+            rows: Sample::new(ROW_LIMIT, plan.seed),
             records,
+            spans: exporter.map(|exporter| (exporter, run)),
             live: Arc::clone(&live),
         };
         let thread = std::thread::Builder::new()
@@ -130,7 +149,9 @@ struct State {
     run_time_us: u64,
     whole: Option<Aggregate>,
     steady: Option<Aggregate>,
+    rows: Sample<Row>,
     records: Option<RecordFile>,
+    spans: Option<(Exporter, spans::Run)>,
     live: Arc<Live>,
 }
 
@@ -146,7 +167,10 @@ impl State {
             records.close()?;
         }
         let whole = self.whole.unwrap_or_else(|| Aggregate::new(Window { start_us: 0, end_us: 0 }));
-        Ok(Collected { whole, steady: self.steady })
+        let (mut rows, rows_drawn_from) = self.rows.into_parts();
+        rows.sort_by_key(|row| row.sent_us);
+        let spans = self.spans.map(|(exporter, _)| exporter.finish());
+        Ok(Collected { whole, steady: self.steady, rows, rows_drawn_from, spans })
     }
 
     fn user_started(&mut self, at_us: u64) {
@@ -165,6 +189,10 @@ impl State {
         if let Some(records) = &mut self.records {
             records.write(record)?;
         }
+        if let Some((exporter, run)) = &mut self.spans {
+            client_span(record, run).into_iter().for_each(|span| exporter.offer(span));
+        }
+        self.rows.offer(|| Row::from(record));
         for aggregate in self.whole.iter_mut().chain(&mut self.steady) {
             aggregate.add(record);
         }
@@ -180,13 +208,16 @@ impl State {
     }
 }
 
-struct RecordFile {
+/// The JSONL file, one record a line.
+#[derive(Debug)]
+pub struct RecordFile {
     path: PathBuf,
     writer: BufWriter<File>,
 }
 
 impl RecordFile {
-    fn create(path: &Path) -> anyhow::Result<Self> {
+    /// Creates it, so that a bad path is known before the run.
+    pub fn create(path: &Path) -> anyhow::Result<Self> {
         let file = File::create(path).with_context(|| format!("cannot create --records {}", path.display()))?;
         Ok(Self { path: path.to_owned(), writer: BufWriter::new(file) })
     }

@@ -7,7 +7,8 @@
 //! - `commands`: one file per command; `run` is the whole of a load test;
 //! - `scenarios`: users in a closed loop (goose) and the prompts they draw;
 //! - `client`: sends one request, reads its stream, stamps → [`RequestRecord`](record::RequestRecord);
-//! - `collect`: records → JSONL and aggregates, on a thread of its own;
+//! - `collect`: records → JSONL, rows, spans and aggregates, on a thread of its own;
+//! - `spans`: records → CLIENT spans, exported where OpenTelemetry's variables say;
 //! - `server`: what the server says of itself meanwhile;
 //! - `stats`: aggregates → figures and verdicts, without clock or I/O;
 //! - `report`: figures → terminal and JSON; the progress line.
@@ -22,4 +23,5 @@ pub mod record;
 pub mod report;
 pub mod scenarios;
 pub mod server;
+pub mod spans;
 pub mod stats;

@@ -5,28 +5,36 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The zero of a run's times.
+/// The zero of a run's times, on the steady clock that measures and on the wall clock that others read.
 #[derive(Debug, Clone, Copy)]
-pub struct Epoch(Instant);
+pub struct Epoch {
+    instant: Instant,
+    wall: SystemTime,
+}
 
 impl Epoch {
     /// An epoch that begins now.
     pub fn start() -> Self {
-        Self(Instant::now())
+        Self { instant: Instant::now(), wall: SystemTime::now() }
     }
 
     /// Microseconds from the epoch until `instant` (0 if it lies before).
     pub fn micros(&self, instant: Instant) -> u64 {
-        u64::try_from(instant.saturating_duration_since(self.0).as_micros()).unwrap_or(u64::MAX)
+        u64::try_from(instant.saturating_duration_since(self.instant).as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Microseconds from the epoch until now.
     pub fn now(&self) -> u64 {
         self.micros(Instant::now())
+    }
+
+    /// The wall-clock time of `micros` after the epoch.
+    pub fn wall(&self, micros: u64) -> SystemTime {
+        self.wall.checked_add(Duration::from_micros(micros)).unwrap_or(self.wall)
     }
 }
 
@@ -190,6 +198,9 @@ pub struct RequestRecord {
     pub max_tokens: u32,
     /// The trace id sent in `traceparent`.
     pub trace_id: String,
+    /// The span id sent in `traceparent`: the parent of the server's span.
+    #[serde(default)]
+    pub span_id: String,
     /// When it was due: the moment its user was ready for it.
     pub scheduled_us: u64,
     /// When it was handed to the HTTP client.

@@ -2,8 +2,10 @@
 //!
 //! - `stream`: sends one streamed request and returns its record;
 //! - `sse`: bytes → events;
-//! - `probe`: readiness, the cost of client and network, and the server's own histogram.
+//! - `probe`: readiness, and the cost of client and network;
+//! - `metrics`: the server's `/metrics`.
 
+mod metrics;
 mod probe;
 mod sse;
 mod stream;
@@ -16,12 +18,16 @@ use anyhow::Context as _;
 use serde::Serialize;
 use url::Url;
 
-pub use probe::{ServerTtft, check_ready, round_trip, server_ttft};
+pub use metrics::Metrics;
+pub use probe::{check_ready, round_trip};
 pub use sse::{EVENT_LIMIT, Event, EventTooLarge, Parser};
 pub use stream::{Due, stream_once};
 
 /// How long making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a small request beside the load may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The body of `POST /generate`.
 #[derive(Debug, Clone, Serialize)]

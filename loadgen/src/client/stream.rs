@@ -42,7 +42,8 @@ pub async fn stream_once(
     stop: impl Future<Output = ()>,
 ) -> RequestRecord {
     let trace_id = Uuid::new_v4().simple().to_string();
-    let traceparent = format!("00-{trace_id}-{}-01", &Uuid::new_v4().simple().to_string()[16..]);
+    let span_id = Uuid::new_v4().simple().to_string().split_off(16);
+    let traceparent = format!("00-{trace_id}-{span_id}-01");
     let request = target
         .client
         .post(target.url("/generate"))
@@ -56,6 +57,7 @@ pub async fn stream_once(
         prompt: due.prompt,
         max_tokens: body.max_tokens,
         trace_id,
+        span_id,
         scheduled_us: epoch.micros(due.scheduled),
         sent_us: epoch.micros(sent),
         headers_us: None,

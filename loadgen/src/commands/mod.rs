@@ -2,5 +2,6 @@
 
 mod run;
 mod sampler;
+mod server_side;
 
 pub use run::run;

@@ -3,18 +3,20 @@
 use std::fs::File;
 use std::io::{stderr, stdout};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 
 use super::sampler::Sampler;
+use super::server_side::ServerSide;
 use crate::cli::Args;
-use crate::client::{ServerTtft, Target, check_ready, round_trip, server_ttft};
-use crate::collect::{Collected, Collector};
+use crate::client::{Target, check_ready, round_trip};
+use crate::collect::{Collected, Collector, RecordFile};
 use crate::record::Epoch;
-use crate::report::{Measurement, Report, progress, write_json, write_terminal};
+use crate::report::{Report, SCHEMA, progress, write_json, write_terminal};
 use crate::scenarios::{Corpus, Ending, attack};
-use crate::stats::{Aggregate, ClientCost, Histogram, ServerCheck, Summary};
+use crate::spans::Exporter;
+use crate::stats::{ClientCost, Histogram, Summary};
 
 /// Round trips measured before the run.
 const IDLE_PROBES: usize = 100;
@@ -25,21 +27,21 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two looks at how late a timer wakes.
 const LAG_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How often, and how many times, the server's histogram is read until it holds the last request.
-const SETTLE: (Duration, usize) = (Duration::from_millis(50), 20);
-
 /// Runs the load test that `args` ask for and writes its reports.
 pub async fn run(args: &Args) -> anyhow::Result<Report> {
     let plan = args.plan();
     let json = JsonOutput::open(args.json.as_deref())?;
     let corpus = Corpus::embedded().context("the embedded prompts are broken")?;
-    let (collector, intake) = Collector::start(plan.users, plan.run_time, args.records.as_deref())?;
+    let records = args.records.as_deref().map(RecordFile::create).transpose()?;
+    let exporter = Exporter::from_environment(|name| std::env::var(name).ok())?;
     let target = Target::new(args.host.clone(), plan.timeout)?;
     check_ready(&target).await?;
     let idle = idle_round_trips(&target).await?;
-    let before = server_ttft(&target).await?;
+    // On a connection of its own: reading metrics takes none from the users.
+    let server = ServerSide::watch(Target::new(args.host.clone(), plan.timeout)?).await;
 
-    let started = SystemTime::now();
+    let epoch = Epoch::start();
+    let (collector, intake) = Collector::start(&plan, epoch, records, exporter)?;
     let loaded = Sampler::start({
         let target = target.clone();
         move || loaded_round_trip(target.clone())
@@ -47,32 +49,38 @@ pub async fn run(args: &Args) -> anyhow::Result<Report> {
     let lag = Sampler::start(wake_up_lag);
     let progress = (!args.quiet).then(|| tokio::spawn(progress(collector.live(), target.clone(), plan.clone())));
 
-    let ending = attack(&plan, corpus, target.clone(), Epoch::start(), intake).await;
+    let ending = attack(&plan, corpus, target.clone(), epoch, intake).await;
     if let Some(progress) = progress {
         progress.abort();
         // Its line is cleared when it is gone; it only ever ends as cancelled.
         let _ = progress.await;
     }
-    let (loaded, lag) = (loaded.stop().await, lag.stop().await);
+    let (loaded, lag, server) = (loaded.stop().await, lag.stop().await, server.stop().await);
     let mut collected = collector.finish()?;
     let ending = ending?;
     if let Ending::Interrupted { at_us } = ending {
         collected.whole.end_at(at_us);
         collected.steady.iter_mut().for_each(|steady| steady.end_at(at_us));
     }
-    let server_check = check_server(&target, before, &collected.whole, &loaded).await;
-    let client_cost = ClientCost {
-        round_trip_idle: idle.distribution(),
-        round_trip_loaded: loaded.distribution(),
-        wake_up_lag: lag.distribution(),
+    let report = Report {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION"),
+        started_unix_s: epoch.wall(0).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+        interrupted: ending != Ending::TimeUp,
+        config: plan,
+        summary: summarise(&collected),
+        server: server.facts,
+        server_check_ms: server.check(&collected.whole, &loaded).await,
+        client_cost_ms: ClientCost {
+            round_trip_idle: idle.distribution(),
+            round_trip_loaded: loaded.distribution(),
+            metrics_read: server.cost.distribution(),
+            wake_up_lag: lag.distribution(),
+        },
+        client_spans: collected.spans,
+        rows_drawn_from: collected.rows_drawn_from,
+        rows: collected.rows,
     };
-    let report = Report::new(
-        plan,
-        started.duration_since(UNIX_EPOCH).unwrap_or_default(),
-        ending,
-        summarise(&collected),
-        Measurement { client_cost, server_check },
-    );
     json.publish(&report)?;
     Ok(report)
 }
@@ -102,27 +110,6 @@ async fn wake_up_lag() -> Option<Duration> {
     let due = tokio::time::Instant::now() + LAG_INTERVAL;
     tokio::time::sleep_until(due).await;
     Some(due.elapsed())
-}
-
-/// The server's histogram over the run against ours; absent where the server has none.
-async fn check_server(
-    target: &Target,
-    before: Option<ServerTtft>,
-    whole: &Aggregate,
-    round_trip: &Histogram,
-) -> Option<ServerCheck> {
-    let before = before?;
-    let mut gained = ServerTtft { sum_s: 0.0, count: 0.0 };
-    for _ in 0..SETTLE.1 {
-        let now = server_ttft(target).await.ok()??;
-        gained = ServerTtft { sum_s: now.sum_s - before.sum_s, count: now.count - before.count };
-        // A server closes a request's account just after its last byte.
-        if gained.count >= whole.first_tokens() as f64 {
-            break;
-        }
-        tokio::time::sleep(SETTLE.0).await;
-    }
-    ServerCheck::new(whole, gained.sum_s, gained.count, round_trip)
 }
 
 /// Where the JSON goes, opened before the run so that a bad path does not cost one.

@@ -2,14 +2,15 @@
 
 mod json;
 mod progress;
+mod server;
 mod terminal;
-
-use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::cli::Plan;
-use crate::scenarios::Ending;
+use crate::record::Row;
+use crate::server::ServerFacts;
+use crate::spans::SpanCounts;
 use crate::stats::{ClientCost, ServerCheck, Summary};
 
 pub use json::write_json;
@@ -26,7 +27,7 @@ pub struct Report {
     pub schema: &'static str,
     /// The version of loadgen.
     pub version: &'static str,
-    /// When the run began, in seconds since 1970.
+    /// The run's epoch, in seconds since 1970.
     pub started_unix_s: f64,
     /// Whether Ctrl-C ended the run.
     pub interrupted: bool,
@@ -35,33 +36,17 @@ pub struct Report {
     /// What the requests say; its fields stand beside these.
     #[serde(flatten)]
     pub summary: Summary,
+    /// What the server says of itself; absent where it says nothing.
+    pub server: Option<ServerFacts>,
     /// What the measurement itself costs, in milliseconds.
     pub client_cost_ms: ClientCost,
     /// This side against the server's histogram, in milliseconds; absent where the server has none.
     pub server_check_ms: Option<ServerCheck>,
-}
-
-impl Report {
-    /// Puts the parts together; `started` counts from 1970.
-    pub fn new(plan: Plan, started: Duration, ending: Ending, summary: Summary, measurement: Measurement) -> Self {
-        Self {
-            schema: SCHEMA,
-            version: env!("CARGO_PKG_VERSION"),
-            started_unix_s: started.as_secs_f64(),
-            interrupted: ending != Ending::TimeUp,
-            config: plan,
-            summary,
-            client_cost_ms: measurement.client_cost,
-            server_check_ms: measurement.server_check,
-        }
-    }
-}
-
-/// How far the figures can be trusted.
-#[derive(Debug, Clone, Copy)]
-pub struct Measurement {
-    /// What measuring costs.
-    pub client_cost: ClientCost,
-    /// The server's own account beside ours.
-    pub server_check: Option<ServerCheck>,
+    /// What became of this side's spans; absent when none were to be exported.
+    pub client_spans: Option<SpanCounts>,
+    /// How many requests the rows were drawn from.
+    pub rows_drawn_from: u64,
+    /// Requests of the whole run, in the order they were sent; one line each.
+    #[serde(skip)]
+    pub rows: Vec<Row>,
 }

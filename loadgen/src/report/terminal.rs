@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 
 use super::Report;
+use super::server::server_facts;
+use crate::spans::SpanCounts;
 use crate::stats::{Distribution, ServerCheck};
 
 /// A wake-up lag above this, at p99, means that this process is too busy to measure well.
@@ -20,6 +22,9 @@ pub fn write_terminal(report: &Report, out: &mut impl Write) -> io::Result<()> {
     times(report, out)?;
     verdicts(report, out)?;
     phases(report, out)?;
+    if let Some(facts) = &report.server {
+        server_facts(facts, out)?;
+    }
     errors(report, out)?;
     trust(report, out)?;
     out.flush()
@@ -142,6 +147,17 @@ fn trust(report: &Report, out: &mut impl Write) -> io::Result<()> {
         let warning = if lag.p99 > LAG_WARNING_MS { "  WARNING: this machine is too busy to measure well" } else { "" };
         writeln!(out, "  Timers of this process fire late by {} ms at p99{warning}", number(lag.p99))?;
     }
+    if let Some(reading) = cost.metrics_read {
+        let [mean, max] = [reading.mean, reading.max].map(number);
+        writeln!(out, "  Its /metrics were read {} times, {mean} ms each, {max} at most", reading.count)?;
+    }
+    if let Some(spans) = report.client_spans.filter(|spans| spans.exported < spans.created) {
+        let SpanCounts { created, failed, dropped, .. } = spans;
+        writeln!(
+            out,
+            "  WARNING: of {created} client spans the collector refused {failed}, and {dropped} were not sent"
+        )?;
+    }
     match &report.server_check_ms {
         Some(check) => server_check(check, out)?,
         None => writeln!(out, "  Server check: no gen_ai_server_time_to_first_token_seconds in its /metrics")?,
@@ -180,7 +196,7 @@ fn server_check(check: &ServerCheck, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// As many digits as are worth reading.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     let decimals = match value.abs() {
         value if value < 10.0 => 2,
         value if value < 1000.0 => 1,

@@ -4,6 +4,7 @@
 //! its requests, metrics, logs or listeners are used. Its stop switch is global to the process: one attack at
 //! a time.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -121,10 +122,19 @@ async fn one_request(shared: &Shared, user: &mut GooseUser) {
         Some(state) => state.clone(),
         None => first_state(shared, user.weighted_users_index),
     };
-    let (prompt, text) = shared.corpus.draw(&mut state.rng);
+    let (prompt, text) = match shared.plan.prompt_words {
+        Some(words) => {
+            let (number, text) = shared.corpus.draw_words(&mut state.rng, words as usize);
+            (number, Cow::Owned(text))
+        }
+        None => {
+            let (number, text) = shared.corpus.draw(&mut state.rng);
+            (number, Cow::Borrowed(text))
+        }
+    };
     let lengths = shared.plan.max_tokens;
     let body = GenerateRequest {
-        prompt: text,
+        prompt: &text,
         max_tokens: state.rng.random_range(lengths.from..=lengths.to),
         stream: true,
         temperature: shared.plan.temperature,

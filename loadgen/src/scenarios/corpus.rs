@@ -55,6 +55,19 @@ impl Corpus {
         let number = rng.random_range(0..self.prompts.len());
         (number, &self.prompts[number].prompt)
     }
+
+    /// Draws prompts until they make `words` words: the number of the first, and the text of them all.
+    ///
+    /// Two such texts hardly ever begin alike for longer than one prompt, so no prefix cache knows them.
+    pub fn draw_words(&self, rng: &mut ChaCha8Rng, words: usize) -> (usize, String) {
+        let (number, first) = self.draw(rng);
+        let mut text: Vec<&str> = first.split_whitespace().collect();
+        while text.len() < words {
+            text.extend(self.draw(rng).1.split_whitespace());
+        }
+        text.truncate(words);
+        (number, text.join(" "))
+    }
 }
 
 #[cfg(test)]
@@ -83,6 +96,18 @@ mod tests {
         }
         let distinct: HashSet<_> = corpus.prompts().iter().map(|prompt| &prompt.prompt).collect();
         assert_eq!(distinct.len(), all, "a prompt is there twice");
+    }
+
+    #[test]
+    fn words_are_drawn_to_the_number() {
+        let corpus = Corpus::embedded().unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for words in [1, 7, 300, 5000] {
+            let (number, text) = corpus.draw_words(&mut rng, words);
+            assert_eq!(text.split_whitespace().count(), words);
+            let first: Vec<_> = corpus.prompts()[number].prompt.split_whitespace().take(words).collect();
+            assert!(text.starts_with(&first.join(" ")));
+        }
     }
 
     #[test]

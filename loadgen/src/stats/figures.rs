@@ -114,6 +114,9 @@ pub struct ClientCost {
     pub round_trip_idle: Option<Distribution>,
     /// The same, ten times a second during the run.
     pub round_trip_loaded: Option<Distribution>,
+    /// Reading the server's `/metrics`, once a second during the run.
+    #[serde(default)]
+    pub metrics_read: Option<Distribution>,
     /// How late this process woke from a timer during the run.
     pub wake_up_lag: Option<Distribution>,
 }

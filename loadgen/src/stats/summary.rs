@@ -165,6 +165,7 @@ mod tests {
             prompt: 0,
             max_tokens: 5,
             trace_id: "a".into(),
+            span_id: "b".into(),
             scheduled_us: sent_us.saturating_sub(2000),
             sent_us,
             headers_us: Some(sent_us + 1000),
@@ -176,9 +177,8 @@ mod tests {
             server_trace_id: None,
             timings: Some(Timings {
                 total_ms: 140.0,
-                ttft_ms: None,
-                tpot_ms: None,
                 phases: BTreeMap::from([("prefill_ms".into(), 100.0), ("decode_ms".into(), 40.0)]),
+                ..Timings::default()
             }),
             error: None,
         }

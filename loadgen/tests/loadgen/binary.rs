@@ -5,14 +5,14 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use loadgen::record::RequestRecord;
+use loadgen::record::{RequestRecord, Row};
 use serde_json::Value;
 
 use crate::mock::{Behaviour, Mock, QUICK};
 
 fn command(host: &str, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
-    command.args(flags).env_remove("RUST_LOG");
+    command.args(flags).env_remove("RUST_LOG").env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
     if !flags.contains(&"--host") {
         command.args(["--host", host]);
     }
@@ -109,13 +109,30 @@ async fn every_figure_can_be_recomputed_from_the_records() {
     assert_eq!(report["tokens"]["output"], 8 * counted.len());
     assert_eq!(report["tokens"]["per_event"], 1.0);
     assert_eq!(report["traces_joined"], counted.len());
+
+    // Few enough that all are kept, whatever the window.
+    assert_eq!(report["rows_drawn_from"], records.len());
+    let rows: Vec<Row> = serde_json::from_value(report["rows"].clone()).unwrap();
+    let mut expected: Vec<Row> = records.iter().map(Row::from).collect();
+    expected.sort_by_key(|row| row.sent_us);
+    assert_eq!(rows, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prompts_have_as_many_words_as_asked_for() {
+    let mock = Mock::start(QUICK).await;
+    run(&mock.url, &["--users", "1", "--run-time", "1s", "--prompt-words", "400"]).await;
+    let prompts: Vec<String> =
+        mock.seen().iter().map(|seen| seen.body["prompt"].as_str().unwrap().to_owned()).collect();
+    assert!(prompts.len() > 1 && prompts.iter().all(|prompt| prompt.split_whitespace().count() == 400));
+    assert_ne!(prompts[0], prompts[1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_report_says_what_the_server_says() {
     let mock = Mock::start(QUICK).await;
     let output =
-        run(&mock.url, &["--users", "2", "--spawn-rate", "10", "--run-time", "1s", "--quiet", "--json", "-"]).await;
+        run(&mock.url, &["--users", "2", "--spawn-rate", "10", "--run-time", "2s", "--quiet", "--json", "-"]).await;
     let report: Value = serde_json::from_slice(&output.stdout).expect("stdout is JSON and nothing else");
     assert!(text(&output.stderr).contains("Time to first token"), "the table goes to stderr");
     assert_eq!(report["schema"], "loadgen.report/1");
@@ -134,6 +151,9 @@ async fn the_report_says_what_the_server_says() {
     assert_eq!(check["client_requests"], check["server_requests"]);
     assert!(check["client_mean_ttft"].as_f64().unwrap() >= check["server_mean_ttft"].as_f64().unwrap());
     assert!(report["client_cost_ms"]["round_trip_idle"]["count"] == 100);
+    assert!(report["client_cost_ms"]["metrics_read"]["count"].as_u64().unwrap() > 0);
+    assert_eq!(report["server"], Value::Null, "the mock publishes nothing of its inside");
+    assert_eq!(report["client_spans"], Value::Null, "no collector is named");
     assert!(report["client_cost_ms"]["wake_up_lag"]["count"].as_u64().unwrap() > 0);
     let grades: Vec<&str> =
         report["verdicts"].as_array().unwrap().iter().map(|verdict| verdict["metric"].as_str().unwrap()).collect();

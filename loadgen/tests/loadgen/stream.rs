@@ -54,19 +54,18 @@ async fn the_answer_is_kept_with_its_usage_timings_and_trace() {
 #[tokio::test]
 async fn a_request_asks_for_a_plain_stream_and_names_its_trace() {
     let mock = Mock::start(QUICK).await;
-    for _ in 0..2 {
-        send(&mock.url, Duration::from_secs(60)).await;
-    }
+    let records = [send(&mock.url, Duration::from_secs(60)).await, send(&mock.url, Duration::from_secs(60)).await];
     let seen = mock.seen();
     assert_eq!(seen[0].body, serde_json::json!({"prompt": "hi", "max_tokens": 8, "stream": true}));
     assert_eq!(seen[0].headers["accept-encoding"], "identity");
     let parents: Vec<&str> = seen.iter().map(|seen| seen.headers["traceparent"].to_str().unwrap()).collect();
     assert_ne!(parents[0], parents[1]);
-    for parent in parents {
+    for (parent, record) in parents.into_iter().zip(records) {
         let parts: Vec<&str> = parent.split('-').collect();
         assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 32, 16, 2], "{parent}");
         assert!(parts.iter().all(|part| u128::from_str_radix(part, 16).is_ok() && *part == part.to_lowercase()));
         assert!(parts[0] == "00" && parts[3] == "01" && u128::from_str_radix(parts[1], 16).unwrap() > 0);
+        assert_eq!((parts[1], parts[2]), (record.trace_id.as_str(), record.span_id.as_str()));
     }
 }
 
