@@ -1,6 +1,8 @@
 //! End-to-end tests: the real gateway on a real socket, with a collector that says what it got.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bottlenecks;
+mod client_spans;
 mod collectors;
 mod requests;
 mod traces;

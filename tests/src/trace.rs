@@ -91,6 +91,11 @@ impl Trace {
         Self { spans: spans.iter().filter(|span| span.trace_id == id).cloned().collect() }
     }
 
+    /// The span of the client, if it exports its own.
+    pub fn client(&self) -> Option<&ReceivedSpan> {
+        self.spans.iter().find(|span| span.kind == SpanKind::Client.as_str_name())
+    }
+
     /// The server span.
     pub fn server(&self) -> Option<&ReceivedSpan> {
         self.spans.iter().find(|span| span.kind == SpanKind::Server.as_str_name())
@@ -111,7 +116,7 @@ impl Trace {
     }
 
     /// Whether the tree is whole: one server span, one operation below it, below that the phases in order and
-    /// without a gap from its start to its end, and nothing else.
+    /// without a gap from its start to its end, and nothing else but the client's span above.
     pub fn is_complete(&self) -> bool {
         let (Some(server), Some(operation)) = (self.server(), self.operation()) else { return false };
         let phases = self.phases();
@@ -125,7 +130,8 @@ impl Trace {
             && !phases.is_empty()
             && until == server.end
             && (operation.start, operation.end) == (server.start, server.end)
-            && self.spans.len() == 2 + phases.len()
+            && self.client().is_none_or(|client| client.id == server.parent)
+            && self.spans.len() == 2 + phases.len() + usize::from(self.client().is_some())
     }
 
     /// The phase in which the request ended.
