@@ -24,6 +24,8 @@ pub struct GenerationRequest {
     pub cache_salt: u64,
     /// The instant after which the generation ends with [`FinishReason::Deadline`].
     pub deadline: Option<Instant>,
+    /// The caller's name for it, by which a [`StepObserver`](crate::StepObserver) is told of it; 0 is no name.
+    pub tag: u64,
 }
 
 /// How a token is drawn: penalties first, then temperature, top-k, top-p, min-p.

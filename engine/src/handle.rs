@@ -11,7 +11,7 @@ use std::{
         mpsc as std_mpsc,
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::sync::mpsc;
@@ -20,8 +20,10 @@ use crate::{
     config::EngineConfig,
     error::{EngineError, SubmitError},
     generation::{Event, GenerationRequest, Stamps},
+    kernels::cpu::MachineLimits,
     kv::{BlockKey, KeyChain},
     loader::{LoadedModel, ModelConfig},
+    observer::StepObserver,
     text::Text,
     worker::{
         self,
@@ -62,6 +64,8 @@ pub struct ModelInfo {
     pub device: &'static str,
     /// The most tokens of prompt and answer together.
     pub max_context: usize,
+    /// What the machine can do at most, with this model's weights; `None` where it could not be measured.
+    pub limits: Option<MachineLimits>,
 }
 
 /// A reading of the engine's gauges and counters.
@@ -88,28 +92,6 @@ pub struct EngineStats {
     /// Of these, how many answers did go on with.
     pub speculative_accepted: u64,
 }
-
-/// One step, told to the observer after it was computed.
-#[derive(Debug, Clone)]
-pub struct StepReport {
-    /// When planning began.
-    pub started: Instant,
-    /// From there to the last event sent.
-    pub duration: Duration,
-    /// Of that, the model's forward.
-    pub forward: Duration,
-    /// Sequences in the step.
-    pub sequences: usize,
-    /// Tokens of prompts, and of what was lost and computed again.
-    pub prefill_tokens: usize,
-    /// Tokens of answers, guessed ones included.
-    pub decode_tokens: usize,
-    /// KV blocks in use after it.
-    pub kv_blocks_used: usize,
-}
-
-/// Told of every step, on the engine's thread: must be quick.
-pub type StepObserver = Box<dyn Fn(&StepReport) + Send>;
 
 /// What handles and worker both see.
 #[derive(Debug, Default)]
@@ -194,8 +176,13 @@ impl Record {
 }
 
 impl Engine {
-    /// Places the weights, sizes the KV cache, runs a warm-up step and starts the thread. Blocks.
-    pub fn start(model: LoadedModel, config: EngineConfig, observer: StepObserver) -> Result<Self, EngineError> {
+    /// Places the weights, measures the machine, sizes the KV cache, runs a warm-up step and starts the thread.
+    /// Blocks.
+    pub fn start(
+        model: LoadedModel,
+        config: EngineConfig,
+        observer: Box<dyn StepObserver>,
+    ) -> Result<Self, EngineError> {
         let (commands, inbox) = std_mpsc::channel();
         let shared = Arc::new(Shared::default());
         let text = model.text.clone();
@@ -212,7 +199,7 @@ impl Engine {
         prepared: worker::Prepared,
         config: EngineConfig,
         model: ModelInfo,
-        observer: StepObserver,
+        observer: Box<dyn StepObserver>,
     ) -> Self {
         let (commands, inbox) = std_mpsc::channel();
         let shared = Arc::new(Shared::default());
@@ -259,6 +246,11 @@ impl Engine {
     /// What is known of the model.
     pub fn model(&self) -> &ModelInfo {
         &self.inner.model
+    }
+
+    /// How it is sized.
+    pub fn config(&self) -> &EngineConfig {
+        &self.inner.config
     }
 
     /// The gauges and counters now.

@@ -4,6 +4,7 @@
 //!
 //! - [`generation`]: what is asked ([`GenerationRequest`]) and what comes back ([`Event`], [`Stamps`]);
 //! - [`handle`]: [`Engine`], the cloneable handle: `submit` gives a [`Generation`], dropping it cancels;
+//! - [`observer`]: what is told of every step: who is in it, what it had to do, and where its time went;
 //! - `worker`: the one thread that owns the model and the KV blocks;
 //! - [`scheduler`]: sans-io: which sequences run in the next step, and which blocks they hold;
 //! - [`kv`]: the block pool and the prefix cache;
@@ -27,6 +28,7 @@ pub mod kernels;
 pub mod kv;
 pub mod loader;
 pub mod model;
+pub mod observer;
 pub mod sampling;
 pub mod scheduler;
 pub mod synth;
@@ -41,7 +43,10 @@ pub use error::{EngineError, LoadError, SubmitError, TextError};
 pub use generation::{
     Event, Failure, FinishReason, Finished, GenerationRequest, Sampling, Stamps, Token, TokenLogprob, Usage,
 };
-pub use handle::{Engine, EngineStats, Generation, ModelInfo, StepObserver, StepReport};
+pub use handle::{Engine, EngineStats, Generation, ModelInfo};
+pub use kernels::cpu::MachineLimits;
 pub use loader::{LoadedModel, ModelConfig, Quantization, load};
+pub use model::Work;
+pub use observer::{StepObserver, StepReport, StepStart};
 pub use scheduler::Policy;
 pub use text::{ChatMessage, GgufVocabulary, Piece, PromptTemplate, SpecialTokens, Text, TextStream};

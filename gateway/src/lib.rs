@@ -6,7 +6,7 @@
 //! - [`router`] shows every route; [`middleware`] gives it an id, opens its ledger, checks its key and its rate;
 //! - [`wire`] reads and checks the body; [`handlers`] ask the [`backend`] and render what comes back;
 //! - [`request`] is the request while it is open: its [`ledger`], what is known of it, its trace;
-//! - [`telemetry`] turns the closed ledger into spans and histograms;
+//! - [`telemetry`] turns the closed ledger into spans and histograms; [`recent`] keeps the last ones to look at;
 //! - [`error`] is what a client is told when there is no answer.
 //!
 //! Around them: [`config`] (flags over environment over file over defaults), [`state`] (what handlers may
@@ -23,6 +23,7 @@ pub mod handlers;
 pub mod ledger;
 pub mod middleware;
 pub mod model_store;
+pub mod recent;
 pub mod request;
 pub mod router;
 mod run;

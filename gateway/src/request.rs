@@ -16,7 +16,9 @@ use http::HeaderMap;
 use crate::{
     error::ErrorCode,
     ledger::{Facts, Ledger, Outcome},
-    telemetry::{ClosedRequest, RequestTrace, Telemetry},
+    recent::EndedRequest,
+    state::App,
+    telemetry::{ClosedRequest, RequestTrace, StepTag},
 };
 
 /// A handle to an open request; clones share it. Writes after it was closed change nothing.
@@ -27,7 +29,7 @@ pub struct OpenRequest {
 
 #[derive(Debug)]
 struct Shared {
-    telemetry: Telemetry,
+    app: App,
     started: Instant,
     trace_id: String,
     traceparent: String,
@@ -53,17 +55,12 @@ pub struct RequestGuard {
 
 impl OpenRequest {
     /// Opens a request to `route`, now. The guard must live until the response is out.
-    pub fn begin(
-        telemetry: &Telemetry,
-        route: &'static str,
-        headers: &HeaderMap,
-        facts: Facts,
-    ) -> (Self, RequestGuard) {
+    pub fn begin(app: &App, route: &'static str, headers: &HeaderMap, facts: Facts) -> (Self, RequestGuard) {
         let ledger = Ledger::start();
-        let trace = telemetry.begin("POST", route, headers, &ledger);
+        let trace = app.telemetry().begin("POST", route, headers, &ledger);
         let request = Self {
             shared: Arc::new(Shared {
-                telemetry: telemetry.clone(),
+                app: app.clone(),
                 started: ledger.started,
                 trace_id: trace.trace_id(),
                 traceparent: trace.traceparent(),
@@ -88,21 +85,19 @@ impl OpenRequest {
         &self.shared.traceparent
     }
 
-    /// The first token is there: the request counts as running.
-    pub fn running(&self) {
-        if let Some(trace) = &mut self.lock().trace {
-            trace.run();
-        }
+    /// Its name for the engine, by which its steps are noted; none once it is closed.
+    pub fn tag(&self) -> Option<StepTag> {
+        self.lock().trace.as_ref().map(|trace| self.shared.app.telemetry().tag(trace))
     }
 
     /// One more token, `gap` after the one before.
     pub fn token(&self, gap: Duration) {
-        self.shared.telemetry.inter_token(gap);
+        self.shared.app.telemetry().inter_token(gap);
     }
 
     /// Keeps what was answered, where content is captured.
     pub fn capture(&self, text: &str) {
-        if self.shared.telemetry.captures_content() {
+        if self.shared.app.telemetry().captures_content() {
             self.lock().facts.content.get_or_insert_default().answer.push_str(text);
         }
     }
@@ -156,7 +151,15 @@ impl OpenRequest {
             (false, _) => Outcome::Cancelled,
         };
         state.ledger.closed = Some(Instant::now());
-        self.shared.telemetry.finish(trace, ClosedRequest { ledger: &state.ledger, facts: &state.facts, outcome });
+        if let Some(content) = &mut state.facts.content {
+            self.shared.app.telemetry().clean(content);
+        }
+        let closed = ClosedRequest { ledger: &state.ledger, facts: &state.facts, outcome };
+        self.shared.app.telemetry().finish(trace, closed);
+        if let Some(recent) = self.shared.app.recent() {
+            let (ledger, facts) = (state.ledger.clone(), std::mem::take(&mut state.facts));
+            recent.push(EndedRequest { trace_id: self.shared.trace_id.clone(), ledger, facts, outcome });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -7,7 +7,7 @@ use axum::{
 };
 
 use crate::{
-    handlers::{fallback, generate, health, metrics, models, tokenize},
+    handlers::{debug, fallback, generate, health, metrics, models, tokenize},
     middleware::{auth::require_key, ledger::keep_ledger, rate_limit::limit_rate, request_id::request_id},
     state::App,
 };
@@ -17,7 +17,12 @@ pub fn router(app: App) -> Router {
     let rate = from_fn_with_state(app.clone(), limit_rate);
     let key = from_fn_with_state(app.clone(), require_key);
     let ledger = |route: &'static str| from_fn_with_state((app.clone(), route), keep_ledger);
+    let mut shown = Router::new();
+    if app.recent().is_some() {
+        shown = shown.route("/debug/requests", get(debug::requests).route_layer(key.clone()));
+    }
     Router::new()
+        .merge(shown)
         .route(
             "/generate",
             post(generate::generate)

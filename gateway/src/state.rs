@@ -15,6 +15,7 @@ use crate::{
     config::{ApiKeys, Config, ConfigError},
     error::{ApiError, ErrorCode},
     middleware::rate_limit::RateLimit,
+    recent::Recent,
     telemetry::Telemetry,
 };
 
@@ -30,6 +31,7 @@ struct Shared {
     keys: ApiKeys,
     rate_limit: Option<RateLimit>,
     telemetry: Telemetry,
+    recent: Option<Recent>,
     started: Instant,
     backend: OnceLock<LocalBackend>,
     draining: AtomicBool,
@@ -63,12 +65,14 @@ impl App {
     pub fn new(config: Config, telemetry: Telemetry) -> Result<Self, ConfigError> {
         let keys = config.auth.keys()?;
         let rate_limit = RateLimit::new(&config.limits, keys.len());
+        let recent = config.server.shows_requests().then(Recent::default);
         Ok(Self {
             shared: Arc::new(Shared {
                 config,
                 keys,
                 rate_limit,
                 telemetry,
+                recent,
                 started: Instant::now(),
                 backend: OnceLock::new(),
                 draining: AtomicBool::new(false),
@@ -95,6 +99,11 @@ impl App {
     /// Where spans and metrics go.
     pub fn telemetry(&self) -> &Telemetry {
         &self.shared.telemetry
+    }
+
+    /// The last requests that ended, where they are kept.
+    pub fn recent(&self) -> Option<&Recent> {
+        self.shared.recent.as_ref()
     }
 
     /// Time since start.

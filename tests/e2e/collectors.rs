@@ -68,13 +68,26 @@ async fn spans_outlast_a_collector_that_refuses_for_a_while() -> anyhow::Result<
 }
 
 #[tokio::test]
-async fn a_batch_taken_in_part_counts_as_taken_and_is_not_sent_again() -> anyhow::Result<()> {
+async fn what_a_collector_rejects_has_failed_and_is_not_sent_again() -> anyhow::Result<()> {
     let collector = Collector::grpc().await?;
     collector.behave(Behaviour::AcceptAllBut(1));
     let gateway = Gateway::traced(&collector.url()).variable("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc").start().await?;
     ask(&gateway, 1).await?;
-    spans(&gateway, "exported", SPANS_PER_REQUEST).await?;
-    assert!((collector.spans().len() as f64) < SPANS_PER_REQUEST);
+    let counted = async |outcome: &str| {
+        let series = format!("gateway_telemetry_spans_total{{outcome=\"{outcome}\"}}");
+        anyhow::Ok(gateway.metric(&series).await?.unwrap_or_default())
+    };
+    let settled = async {
+        loop {
+            let (exported, failed) = (counted("exported").await?, counted("failed").await?);
+            if exported + failed == SPANS_PER_REQUEST {
+                return anyhow::Ok((exported, failed));
+            }
+        }
+    };
+    let (exported, failed) = tokio::time::timeout(Duration::from_secs(60), settled).await??;
+    assert_eq!(exported, collector.spans().len() as f64);
+    assert!(failed > 0.0);
     Ok(())
 }
 

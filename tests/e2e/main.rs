@@ -4,5 +4,7 @@
 mod bottlenecks;
 mod client_spans;
 mod collectors;
+mod privacy;
 mod requests;
+mod steps;
 mod traces;

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
-    sync::OnceLock,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Instant,
 };
 
@@ -21,6 +21,7 @@ pub struct Gateway {
     process: Child,
     url: String,
     client: reqwest::Client,
+    log: Arc<Mutex<Vec<String>>>,
     _model: tempfile::TempDir,
 }
 
@@ -49,11 +50,13 @@ impl Launch {
         let model = tempfile::tempdir()?;
         model::write(model.path())?;
         let mut process = Command::new(binary("gateway")?)
-            .args(["--port", "0", "--log-format", "json", "--log-filter", "info", "--threads", "1"])
+            .args(["--port", "0", "--log-format", "json", "--threads", "1"])
             .arg("--model")
             .arg(model.path())
             .args(["--kv-memory", "64MiB"])
             .args(self.flags)
+            // Tests count spans; those of steps come as time passes.
+            .env("GATEWAY_STEP_SPANS_PER_SECOND", "0")
             .envs(self.variables)
             .env("OTEL_BSP_SCHEDULE_DELAY", "20")
             .env_remove("RUST_LOG")
@@ -63,8 +66,10 @@ impl Launch {
         let errors = process.stderr.take().context("standard error is piped")?;
         let mut lines = BufReader::new(errors).lines();
         let address = tokio::time::timeout(PATIENCE, listening(&mut lines)).await.context("it never listened")??;
-        tokio::spawn(echo(lines));
-        let gateway = Gateway { process, url: format!("http://{address}"), client: client()?, _model: model };
+        let log = Arc::new(Mutex::new(Vec::new()));
+        tokio::spawn(keep(lines, Arc::clone(&log)));
+        let url = format!("http://{address}");
+        let gateway = Gateway { process, url, client: client()?, log, _model: model };
         gateway.wait_until("ready", "/health/ready", |status, _| status == 200).await?;
         Ok(gateway)
     }
@@ -84,6 +89,11 @@ impl Gateway {
     /// A request to `/generate`, to be sent.
     pub fn generate(&self, body: &serde_json::Value) -> reqwest::RequestBuilder {
         self.client.post(format!("{}/generate", self.url)).json(body)
+    }
+
+    /// The lines logged so far, since it listens.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What `/metrics` says of one series, such as `engine_sequences{state="running"}`.
@@ -148,9 +158,10 @@ async fn listening(lines: &mut Lines<BufReader<ChildStderr>>) -> anyhow::Result<
 }
 
 /// Reads on, so that the gateway is never stopped by a full pipe; shown if the test fails.
-async fn echo(mut lines: Lines<BufReader<ChildStderr>>) {
+async fn keep(mut lines: Lines<BufReader<ChildStderr>>, log: Arc<Mutex<Vec<String>>>) {
     while let Ok(Some(line)) = lines.next_line().await {
         println!("gateway: {line}");
+        log.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
 }
 

@@ -36,6 +36,8 @@ pub struct ReceivedSpan {
     pub attributes: BTreeMap<String, String>,
     /// Names of events.
     pub events: Vec<String>,
+    /// Trace and span ids of the spans it links.
+    pub links: Vec<(String, String)>,
 }
 
 impl ReceivedSpan {
@@ -64,7 +66,13 @@ impl ReceivedSpan {
             end: span.end_time_unix_nano,
             attributes: texts(span.attributes),
             events: span.events.into_iter().map(|event| event.name).collect(),
+            links: span.links.iter().map(|link| (hex(&link.trace_id), hex(&link.span_id))).collect(),
         }
+    }
+
+    /// Whether it links `other`.
+    pub fn links_to(&self, other: &Self) -> bool {
+        self.links.iter().any(|(trace, span)| (trace, span) == (&other.trace_id, &other.id))
     }
 
     /// One attribute.
@@ -132,6 +140,11 @@ impl Trace {
             && (operation.start, operation.end) == (server.start, server.end)
             && self.client().is_none_or(|client| client.id == server.parent)
             && self.spans.len() == 2 + phases.len() + usize::from(self.client().is_some())
+    }
+
+    /// One of the phases.
+    pub fn phase(&self, name: &str) -> Option<&ReceivedSpan> {
+        self.phases().into_iter().find(|span| span.name == name)
     }
 
     /// The phase in which the request ended.

@@ -4,11 +4,12 @@
 
 use std::{ops::Add, sync::Arc};
 
-use super::{BatchSequence, Model, StepBatch};
+use super::{BatchSequence, Model, ModelSizes, StepBatch};
 use crate::{
     error::EngineError,
     kernels::cpu::{
-        Attention, Chunk, Embedding, KvCache, KvDtype, KvShape, Linear, Products, RmsNorm, Rope, Threads, WeightSize,
+        Arithmetic, Attention, Chunk, Embedding, KvCache, KvDtype, KvShape, Linear, Products, RmsNorm, Rope, Threads,
+        WeightSize,
     },
     loader::{Dtype, LayerWeight, ModelConfig, Quantization, Tensor, WeightName, Weights},
 };
@@ -17,6 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Mistral {
     config: ModelConfig,
+    sizes: ModelSizes,
     embedding: Embedding,
     layers: Vec<Layer>,
     output_norm: RmsNorm,
@@ -97,28 +99,30 @@ impl Placed {
         Self { kv_dtype: dtype, ..self }
     }
 
-    /// The layers' weights.
-    pub fn layers_size(&self) -> WeightSize {
-        self.layers.iter().map(Layer::size).fold(WeightSize::default(), Add::add)
+    /// What decides about the work of a step.
+    pub fn sizes(&self) -> ModelSizes {
+        ModelSizes {
+            layers: self.layers.iter().map(Layer::size).fold(WeightSize::default(), Add::add),
+            output: self.output_norm.size() + self.output.size(),
+            embedding_row_bytes: self.embedding.row_bytes() as u64,
+            kv_position_bytes: self.kv_shape(1).block_bytes() as u64,
+            window: self.config.sliding_window.unwrap_or(usize::MAX),
+        }
     }
 
-    /// The output's weights, which only rows whose logits are wanted meet.
-    pub fn output_size(&self) -> WeightSize {
-        self.output_norm.size() + self.output.size()
-    }
-
-    /// Bytes that the embedding of one token takes.
-    pub fn embedding_row_bytes(&self) -> usize {
-        self.embedding.row_bytes()
+    /// What most of its weights are multiplied in: those of the feed-forward layers.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.layers.first().map_or(self.output.arithmetic(), |layer| layer.down.arithmetic())
     }
 
     /// Bytes of all weights as they are computed with.
     pub fn weight_bytes(&self) -> u64 {
+        let sizes = self.sizes();
         let embedding = match self.config.tied_embeddings {
             true => 0,
-            false => (self.config.vocab_size * self.embedding_row_bytes()) as u64,
+            false => self.config.vocab_size as u64 * sizes.embedding_row_bytes,
         };
-        embedding + self.layers_size().bytes + self.output_size().bytes
+        embedding + sizes.layers.bytes + sizes.output.bytes
     }
 
     /// What its KV cache will be made of.
@@ -143,6 +147,7 @@ impl Placed {
         })?;
         Ok(Mistral {
             cache,
+            sizes: self.sizes(),
             rope: Rope::new(&self.config),
             config: self.config,
             embedding: self.embedding,
@@ -199,6 +204,10 @@ fn norm(tensor: &Tensor, config: &ModelConfig) -> Result<RmsNorm, EngineError> {
 impl Model for Mistral {
     fn vocabulary(&self) -> usize {
         self.config.vocab_size
+    }
+
+    fn sizes(&self) -> ModelSizes {
+        self.sizes
     }
 
     fn forward(&mut self, batch: &StepBatch, logits: &mut Vec<f32>) -> Result<(), EngineError> {

@@ -4,8 +4,11 @@
 //! one after the other; [`BatchSequence`] says which rows belong together and where their KV blocks are.
 
 pub mod mistral;
+mod work;
 
 use std::ops::Range;
+
+pub use work::{ModelSizes, Work};
 
 use crate::error::EngineError;
 
@@ -80,6 +83,9 @@ pub enum Logits {
 pub trait Model: Send {
     /// Numbers per row of logits.
     fn vocabulary(&self) -> usize;
+
+    /// What decides about the work of a step.
+    fn sizes(&self) -> ModelSizes;
 
     /// Computes a step; `logits` becomes `[logit_rows, vocabulary]`.
     fn forward(&mut self, batch: &StepBatch, logits: &mut Vec<f32>) -> Result<(), EngineError>;

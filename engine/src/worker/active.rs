@@ -25,6 +25,8 @@ pub(super) struct Active {
     sampler: Sampler,
     pub(super) stream: TextStream,
     pub(super) ignore_eos: bool,
+    /// The caller's name for it.
+    pub(super) tag: u64,
     /// Its part of the step that is being computed.
     pub(super) chunk: Option<Chunk>,
     /// What its answer is guessed to go on with.
@@ -49,6 +51,7 @@ impl Active {
             sampler: Sampler::new(request.sampling, request.logprobs, &request.prompt),
             stream: text.stream(&request.stop),
             ignore_eos: request.ignore_eos,
+            tag: request.tag,
             chunk: None,
             guess: Vec::new(),
             chain: job.chain,

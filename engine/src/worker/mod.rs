@@ -32,9 +32,10 @@ pub(crate) use start::{Surroundings, start};
 
 use crate::{
     generation::FinishReason,
-    handle::{Command, EngineStats, Job, Shared, StepObserver},
+    handle::{Command, EngineStats, Job, Shared},
     kernels::cpu::Threads,
     model::{Model, StepBatch},
+    observer::{StepObserver, StepReport},
     scheduler::{Scheduler, SequenceId},
     text::Text,
 };
@@ -52,7 +53,9 @@ struct Worker {
     next_id: u64,
     inbox: Receiver<Command>,
     shared: Arc<Shared>,
-    observer: StepObserver,
+    observer: Box<dyn StepObserver>,
+    /// Of the step under way; filled in as it goes on.
+    report: StepReport,
     batch: StepBatch,
     logits: Vec<f32>,
     /// Its counters; the gauges are read when it is published.

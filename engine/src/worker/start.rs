@@ -10,12 +10,13 @@ use super::Worker;
 use crate::{
     config::{EngineConfig, KvType},
     error::EngineError,
-    handle::{Command, EngineStats, ModelInfo, Shared, StepObserver},
-    kernels::cpu::{KvDtype, Threads},
+    handle::{Command, EngineStats, ModelInfo, Shared},
+    kernels::cpu::{KvDtype, MachineLimits, Threads},
     kv::BlockPool,
     loader::LoadedModel,
     memory,
     model::{Logits, Model, StepBatch, mistral::Placed},
+    observer::{StepObserver, StepReport},
     scheduler::{Limits, Scheduler},
     text::Text,
 };
@@ -24,7 +25,7 @@ use crate::{
 pub(crate) struct Surroundings {
     pub(crate) inbox: mpsc::Receiver<Command>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) observer: StepObserver,
+    pub(crate) observer: Box<dyn StepObserver>,
 }
 
 /// A worker that runs.
@@ -45,6 +46,8 @@ pub(crate) fn start(
         KvType::F16 => placed,
         KvType::Q8 => placed.with_kv_dtype(KvDtype::Q8),
     };
+    let limits = MachineLimits::of_this_machine(&threads, placed.arithmetic());
+    let limits = limits.inspect_err(|error| tracing::warn!(%error, "what the machine can do is not known")).ok();
     let weight_bytes = placed.weight_bytes();
     let block_bytes = placed.kv_shape(config.block_size).block_bytes();
     let wanted_context = config.max_context.unwrap_or(usize::MAX).min(loaded.config.max_context);
@@ -61,6 +64,7 @@ pub(crate) fn start(
         config: loaded.config,
         device: "cpu",
         max_context,
+        limits,
     };
     let worker = Prepared { model: Box::new(model), threads, text: loaded.text, blocks, max_context };
     let thread = worker.launch(config, surroundings)?;
@@ -98,6 +102,7 @@ impl Prepared {
             inbox: surroundings.inbox,
             shared: surroundings.shared,
             observer: surroundings.observer,
+            report: StepReport::blank(),
             batch: StepBatch::default(),
             logits: Vec::new(),
             stats: EngineStats::default(),

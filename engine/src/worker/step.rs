@@ -3,14 +3,13 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{Active, Worker};
 use crate::{
     error::EngineError,
     generation::{FinishReason, Token},
-    handle::StepReport,
     model::Logits,
     sampling::Sampled,
     scheduler::{Chunk, Plan, SequenceId},
@@ -39,23 +38,30 @@ impl Worker {
         }
         self.fill_batch(&plan, started);
         let prefill = self.active.values().map(Active::prefill_tokens).sum();
-        let computing = Instant::now();
-        let computed = self.model.forward(&self.batch, &mut self.logits);
-        let forward = computing.elapsed();
-        match computed {
+        self.observer.begun(&self.report.start);
+        let planned = Instant::now();
+        let outcome = self.model.forward(&self.batch, &mut self.logits);
+        let computed = Instant::now();
+        let sampled = match outcome {
             Ok(()) => self.advance(&plan, prefill, started),
-            Err(error) => self.fail(&plan, &error),
-        }
-        self.report(&plan, prefill, (started, forward));
+            Err(error) => {
+                self.fail(&plan, &error);
+                computed
+            }
+        };
+        self.report(&plan, prefill, [planned, computed, sampled]);
         false
     }
 
     fn fill_batch(&mut self, plan: &Plan, started: Instant) {
         self.batch.clear();
+        self.report.start.next(started);
         let block_size = self.scheduler.pool().block_size();
         for &chunk in &plan.chunks {
             let Some(active) = self.active.get_mut(&chunk.id) else { continue };
-            if active.scheduled(chunk, started) && self.prefix_cache {
+            let first = active.scheduled(chunk, started);
+            self.report.start.add(active.tag, first);
+            if first && self.prefix_cache {
                 self.stats.prefix_cache_lookups += active.tokens.len() as u64;
                 self.stats.prefix_cache_hits += chunk.start as u64;
             }
@@ -69,8 +75,8 @@ impl Worker {
         }
     }
 
-    /// Samples where a token is due, and sends what came of it.
-    fn advance(&mut self, plan: &Plan, prefill: usize, started: Instant) {
+    /// Samples where a token is due, and sends what came of it; gives when all were sampled.
+    fn advance(&mut self, plan: &Plan, prefill: usize, started: Instant) -> Instant {
         let sampled = self.sample(plan);
         let now = Instant::now();
         for active in self.active.values_mut() {
@@ -82,6 +88,7 @@ impl Worker {
         }
         // The tasks that carry these tokens on are ready now; a core that is about to compute lets them go first.
         std::thread::yield_now();
+        now
     }
 
     /// The next tokens of every part of the plan that is due any, in the plan's order.
@@ -143,17 +150,23 @@ impl Worker {
         }
     }
 
-    fn report(&mut self, plan: &Plan, prefill_tokens: usize, (started, forward): (Instant, Duration)) {
+    /// Tells of the step whose forward began, whose forward ended, and whose tokens were sampled at these instants.
+    fn report(&mut self, plan: &Plan, prefill_tokens: usize, [planned, computed, sampled]: [Instant; 3]) {
         self.stats.steps += 1;
-        (self.observer)(&StepReport {
-            started,
-            duration: started.elapsed(),
-            forward,
-            sequences: plan.chunks.len(),
-            prefill_tokens,
-            decode_tokens: plan.tokens - prefill_tokens,
-            kv_blocks_used: self.scheduler.pool().used(),
-        });
+        let (pool, report, ended) = (self.scheduler.pool(), &mut self.report, Instant::now());
+        let started = report.start.started;
+        report.duration = ended - started;
+        report.plan = planned - started;
+        report.forward = computed - planned;
+        report.sample = sampled - computed;
+        report.send = ended - sampled;
+        report.work = self.model.sizes().work_of(&self.batch);
+        report.sequences = plan.chunks.len();
+        report.prefill_tokens = prefill_tokens;
+        report.decode_tokens = plan.tokens - prefill_tokens;
+        report.kv_blocks_used = pool.used();
+        report.kv_blocks_total = pool.total();
+        self.observer.computed(report);
     }
 }
 

@@ -1,6 +1,8 @@
 //! The running worker with a scripted model: what readers see, whatever they do.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod reports;
+
 use std::{
     sync::{Arc, Condvar, Mutex},
     time::{Duration, Instant},
@@ -9,17 +11,25 @@ use std::{
 use super::Prepared;
 use crate::{
     Engine, EngineConfig, EngineError, Event, FinishReason, Finished, Generation, GenerationRequest, ModelConfig,
-    Sampling, Stamps, StepReport, SubmitError, Text,
+    Sampling, Stamps, StepObserver, StepReport, StepStart, SubmitError, Text,
     handle::ModelInfo,
-    kernels::cpu::Threads,
+    kernels::cpu::{Threads, WeightSize},
     loader::RopeLayout,
-    model::{Model, StepBatch},
+    model::{Model, ModelSizes, StepBatch},
 };
 
 const VOCABULARY: usize = 259;
 const BLOCK: usize = 4;
 /// The letter the scripted model never says, and the prompt it fails on.
 const POISON: u32 = 3 + b'!' as u32;
+/// What the scripted model would have to do if it computed.
+const SIZES: ModelSizes = ModelSizes {
+    layers: WeightSize { bytes: 1000, weights: 2000 },
+    output: WeightSize { bytes: 100, weights: 200 },
+    embedding_row_bytes: 10,
+    kv_position_bytes: 1,
+    window: usize::MAX,
+};
 
 /// Keeps token ids where keys and values would be; the next token is a hash of what it reads back through
 /// the block tables, so a row computed from the wrong blocks says something else.
@@ -66,6 +76,10 @@ impl Model for Scripted {
         VOCABULARY
     }
 
+    fn sizes(&self) -> ModelSizes {
+        SIZES
+    }
+
     fn forward(&mut self, batch: &StepBatch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         self.gate.pass();
         if batch.tokens.contains(&POISON) {
@@ -98,6 +112,15 @@ struct Fixture {
 }
 
 fn fixture(blocks: usize, config: EngineConfig) -> Fixture {
+    let steps = Arc::<Mutex<Vec<StepReport>>>::default();
+    let seen = Arc::clone(&steps);
+    let observer = Box::new(move |step: &StepReport| seen.lock().unwrap().push(step.clone()));
+    let (engine, gate) = scripted(blocks, config, observer);
+    Fixture { engine, gate, steps }
+}
+
+/// An engine around the scripted model, and its gate.
+fn scripted(blocks: usize, config: EngineConfig, observer: Box<dyn StepObserver>) -> (Engine, Arc<Gate>) {
     let gate = Arc::new(Gate::default());
     let model = Scripted { memory: vec![0; blocks * BLOCK], gate: Arc::clone(&gate) };
     let config = EngineConfig { block_size: BLOCK, ..config };
@@ -125,14 +148,12 @@ fn fixture(blocks: usize, config: EngineConfig) -> Fixture {
         kv_bytes: 0,
         device: "cpu",
         max_context,
+        limits: None,
     };
     let threads = Arc::new(Threads::new(2).unwrap());
     let text = Text::byte_level_for_tests();
     let prepared = Prepared { model: Box::new(model), threads, text, blocks, max_context };
-    let steps = Arc::<Mutex<Vec<StepReport>>>::default();
-    let seen = Arc::clone(&steps);
-    let observer = Box::new(move |step: &StepReport| seen.lock().unwrap().push(step.clone()));
-    Fixture { engine: Engine::start_prepared(prepared, config, info, observer), gate, steps }
+    (Engine::start_prepared(prepared, config, info, observer), gate)
 }
 
 fn request(prompt: &str, max_tokens: u32) -> GenerationRequest {
@@ -145,6 +166,7 @@ fn request(prompt: &str, max_tokens: u32) -> GenerationRequest {
         logprobs: None,
         cache_salt: 0,
         deadline: None,
+        tag: 0,
     }
 }
 
@@ -304,12 +326,13 @@ async fn a_long_prompt_fills_steps_and_no_answer_misses_one() {
     assert!(steps.iter().all(|step| tokens(step) <= 512));
     for (times, stamps) in sampled {
         let (first, last) = (stamps.scheduled.unwrap(), stamps.last_token.unwrap());
-        let during: Vec<_> = steps.iter().filter(|step| step.started >= first && step.started < last).collect();
+        let during: Vec<_> =
+            steps.iter().filter(|step| step.start.started >= first && step.start.started < last).collect();
         assert_eq!((during.len(), times.len()), (40, 40), "a token in every step");
         let mut own = "answer 10".len();
         let parts = during.iter().zip(&times).map(|(step, &at)| {
             let others = step.prefill_tokens - std::mem::take(&mut own);
-            (at - step.started).as_nanos() * others as u128 / tokens(step) as u128
+            (at - step.start.started).as_nanos() * others as u128 / tokens(step) as u128
         });
         assert_eq!(stamps.interference.as_nanos(), parts.sum::<u128>());
         assert!(stamps.interference <= last - first);

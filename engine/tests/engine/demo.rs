@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use engine::{
     ChatMessage, Engine, EngineConfig, Event, FinishReason, Finished, Generation, GenerationRequest, PromptTemplate,
-    Quantization, Sampling, load, loader::LoadOptions,
+    Quantization, Sampling, StepReport, load, loader::LoadOptions,
 };
 use serde::Deserialize;
 
@@ -30,7 +30,7 @@ fn goldens() -> Vec<Golden> {
 fn start(quantize: Option<Quantization>, speculative_tokens: usize) -> Engine {
     let options = LoadOptions { quantize, ..LoadOptions::default() };
     let config = EngineConfig { kv_memory: Some(64 << 20), speculative_tokens, ..EngineConfig::default() };
-    Engine::start(load(&demo(), options).unwrap(), config, Box::new(|_| ())).unwrap()
+    Engine::start(load(&demo(), options).unwrap(), config, Box::new(|_: &StepReport| ())).unwrap()
 }
 
 fn greedy(prompt: Vec<u32>) -> GenerationRequest {
@@ -43,6 +43,7 @@ fn greedy(prompt: Vec<u32>) -> GenerationRequest {
         logprobs: None,
         cache_salt: 0,
         deadline: None,
+        tag: 0,
     }
 }
 

@@ -5,7 +5,7 @@
 use std::num::NonZeroUsize;
 
 use engine::{
-    Engine, EngineConfig, EngineStats, Event, Generation, GenerationRequest, Policy, Sampling, Usage, load,
+    Engine, EngineConfig, EngineStats, Event, Generation, GenerationRequest, Policy, Sampling, StepReport, Usage, load,
     loader::LoadOptions,
 };
 
@@ -30,7 +30,7 @@ fn start(case: &str, blocks: usize, config: EngineConfig) -> Engine {
     let bytes = if case == "plain_gqa" || case == "sliding_window" { 4 } else { 2 };
     let block = 2 * sizes.layers * sizes.kv_heads * sizes.head_dim * BLOCK * bytes;
     let config = EngineConfig { block_size: BLOCK, kv_memory: Some(blocks * block), ..config };
-    Engine::start(model, config, Box::new(|_| ())).unwrap()
+    Engine::start(model, config, Box::new(|_: &StepReport| ())).unwrap()
 }
 
 /// Requests whose prompts share a beginning, or all, or nothing; greedy and drawn, with penalties and without.
@@ -56,6 +56,7 @@ fn requests() -> Vec<GenerationRequest> {
             logprobs: Some(1),
             cache_salt: 0,
             deadline: None,
+            tag: 0,
         })
         .collect()
 }

@@ -9,6 +9,7 @@ use crate::{
     error::{ApiError, ErrorCode},
     ledger::Outcome,
     request::OpenRequest,
+    telemetry::StepTag,
 };
 
 /// A part of an answer.
@@ -25,13 +26,19 @@ pub enum Part {
 pub struct Answer {
     generation: Generation,
     request: OpenRequest,
+    /// Its steps are noted as long as it is here.
+    _tag: Option<StepTag>,
     abort: CancellationToken,
     last_token: Option<Instant>,
 }
 
 impl Answer {
-    pub(super) fn new(generation: Generation, request: OpenRequest, abort: CancellationToken) -> Self {
-        Self { generation, request, abort, last_token: None }
+    pub(super) fn new(
+        generation: Generation,
+        (request, tag): (OpenRequest, Option<StepTag>),
+        abort: CancellationToken,
+    ) -> Self {
+        Self { generation, request, _tag: tag, abort, last_token: None }
     }
 
     /// The next part. An error is final, as is [`Part::End`]. Safe to drop while waiting.
@@ -58,9 +65,8 @@ impl Answer {
     }
 
     fn saw(&mut self, token: &Token) {
-        match self.last_token.replace(token.sampled_at) {
-            Some(before) => self.request.token(token.sampled_at.saturating_duration_since(before)),
-            None => self.request.running(),
+        if let Some(before) = self.last_token.replace(token.sampled_at) {
+            self.request.token(token.sampled_at.saturating_duration_since(before));
         }
         self.request.capture(&token.text);
     }

@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     error::{ApiError, ErrorCode},
     request::OpenRequest,
-    telemetry::Telemetry,
+    telemetry::{StepTag, Telemetry},
 };
 
 /// Bytes up to which text is worked on where it arrived: a fraction of a millisecond.
@@ -115,7 +115,9 @@ impl LocalBackend {
     ) -> Result<Answer, ApiError> {
         let waiting = self.engine.stats().waiting;
         request.note(|facts| facts.queue_depth = Some(waiting));
-        Ok(Answer::new(self.engine.submit(asked)?, request.clone(), abort.clone()))
+        let tag = request.tag();
+        let asked = GenerationRequest { tag: tag.as_ref().map_or(0, StepTag::number), ..asked };
+        Ok(Answer::new(self.engine.submit(asked)?, (request.clone(), tag), abort.clone()))
     }
 
     /// Stops the engine. Blocks for one step at most.

@@ -56,6 +56,9 @@ struct ServerFlags {
     /// Time running requests get after a stop signal [default: 30s].
     #[arg(long, env = "GATEWAY_DRAIN_TIMEOUT")]
     drain_timeout: Option<Seconds>,
+    /// Whether /debug/requests shows the ledgers of the last requests [default: on loopback only].
+    #[arg(long, env = "GATEWAY_DEBUG_REQUESTS", value_name = "BOOL")]
+    debug_requests: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, clap::Args, Serialize)]
@@ -141,6 +144,9 @@ struct TelemetryFlags {
     /// Share of new traces recorded, 0 to 1 [default: 1].
     #[arg(long, env = "GATEWAY_SAMPLE_RATIO", value_name = "SHARE")]
     sample_ratio: Option<f64>,
+    /// Engine steps per second that get a span; 0 is none [default: 10].
+    #[arg(long, env = "GATEWAY_STEP_SPANS_PER_SECOND", value_name = "RATE")]
+    step_spans_per_second: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, clap::Args, Serialize)]

@@ -24,6 +24,8 @@ pub struct ServerConfig {
     pub keep_alive: Seconds,
     /// Time that running requests get to end after a stop signal.
     pub drain_timeout: Seconds,
+    /// Whether `/debug/requests` shows the last requests; else only where `host` is a loopback address.
+    pub debug_requests: Option<bool>,
 }
 
 impl Default for ServerConfig {
@@ -36,6 +38,7 @@ impl Default for ServerConfig {
             write_timeout: Seconds::new(60),
             keep_alive: Seconds::new(15),
             drain_timeout: Seconds::new(30),
+            debug_requests: None,
         }
     }
 }
@@ -44,6 +47,11 @@ impl ServerConfig {
     /// The address to bind.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
+    }
+
+    /// Whether the last requests are kept and shown.
+    pub fn shows_requests(&self) -> bool {
+        self.debug_requests.unwrap_or(self.host.is_loopback())
     }
 
     pub(super) fn check(&self) -> Result<(), Violation> {

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Violation, within};
+use super::{ByteSize, Violation, within};
 
 /// The `[telemetry]` table.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -21,8 +21,14 @@ pub struct TelemetryConfig {
     pub push_metrics: bool,
     /// The share of new traces that is recorded, a caller's decision wins; else `OTEL_TRACES_SAMPLER`, else all.
     pub sample_ratio: Option<f64>,
+    /// Engine steps per second that get a span of their own, 0 is none; else 10.
+    pub step_spans_per_second: Option<f64>,
     /// Whether prompts and answers may enter spans.
     pub capture_content: bool,
+    /// Regular expressions: what they match in a captured prompt or answer is replaced by `[redacted]`.
+    pub redact: Vec<String>,
+    /// The most bytes kept of a captured prompt or answer, after redaction; else 16 KiB.
+    pub content_limit: Option<ByteSize>,
     /// Spans that may wait for a slow collector, more are dropped and counted; else 65,536.
     pub span_queue: Option<usize>,
     /// The most spans sent together; else 8,192.
@@ -57,6 +63,16 @@ impl TelemetryConfig {
         if let Some(ratio) = self.sample_ratio {
             within("telemetry.sample_ratio", ratio, 0.0..=1.0)?;
         }
+        within("telemetry.redact", self.redact.len(), 0..=64)?;
+        for pattern in &self.redact {
+            regex::Regex::new(pattern).map_err(|error| ("telemetry.redact", error.to_string()))?;
+        }
+        if let Some(limit) = self.content_limit {
+            within("telemetry.content_limit", limit, ByteSize(1)..=ByteSize(1 << 20))?;
+        }
+        if let Some(rate) = self.step_spans_per_second {
+            within("telemetry.step_spans_per_second", rate, 0.0..=1e6)?;
+        }
         if let Some(spans) = self.span_queue {
             within("telemetry.span_queue", spans, 1..=1 << 20)?;
         }
@@ -81,6 +97,13 @@ mod tests {
             Err("telemetry.otlp_endpoint")
         );
         assert_eq!(refused(TelemetryConfig { sample_ratio: Some(1.5), ..base() }), Err("telemetry.sample_ratio"));
+        assert_eq!(refused(TelemetryConfig { redact: vec!["(".to_owned()], ..base() }), Err("telemetry.redact"));
+        let none = Some(ByteSize(0));
+        assert_eq!(refused(TelemetryConfig { content_limit: none, ..base() }), Err("telemetry.content_limit"));
+        assert_eq!(
+            refused(TelemetryConfig { step_spans_per_second: Some(-1.0), ..base() }),
+            Err("telemetry.step_spans_per_second")
+        );
         assert_eq!(refused(TelemetryConfig { span_queue: Some(0), ..base() }), Err("telemetry.span_queue"));
     }
 }

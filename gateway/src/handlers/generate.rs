@@ -56,6 +56,8 @@ pub async fn generate(
         // Whether a prompt was asked before shows in its time: callers learn that of their own only.
         cache_salt: caller.0 as u64,
         deadline: Some(request.started() + app.config().limits.request_timeout.get()),
+        // The backend gives it one.
+        tag: 0,
     };
     let mut answer = backend.submit(&request, asked, app.abort())?;
     let first = answer.next().await?;

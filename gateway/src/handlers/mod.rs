@@ -1,5 +1,6 @@
 //! One file per resource: read, ask the backend, render.
 
+pub mod debug;
 pub mod fallback;
 pub mod generate;
 pub mod health;

@@ -39,7 +39,7 @@ pub async fn keep_ledger(
 ) -> Response {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.0.to_str().ok()).unwrap_or_default().to_owned();
     let facts = Facts { request_id: id, ..Facts::default() };
-    let (open, guard) = OpenRequest::begin(app.telemetry(), route, request.headers(), facts);
+    let (open, guard) = OpenRequest::begin(&app, route, request.headers(), facts);
     let delivery = request.extensions().get::<Delivery>().cloned();
     request.extensions_mut().insert(open.clone());
 

@@ -3,9 +3,8 @@
 //! - Ending a span never waits: it is queued, or dropped and counted.
 //! - Nothing here runs on the gateway's threads, so neither can hold up the other.
 //! - Memory is bounded by the queue and [`CONCURRENT_EXPORTS`] batches, whatever the collector does.
-//! - Every span created ends in exactly one of `exported`, `dropped`, `failed`. A collector that accepts a
-//!   batch but rejects some of its spans (OTLP's partial success) counts as having taken the batch: the
-//!   exporter does not say how many it rejected, it logs them.
+//! - Every span created ends in exactly one of `exported`, `dropped`, `failed`. Spans that a collector rejects
+//!   while it accepts the rest of a batch (OTLP's partial success) have failed.
 
 use std::{
     sync::{
@@ -19,7 +18,7 @@ use std::{
 use opentelemetry::Context;
 use opentelemetry_sdk::{
     error::{OTelSdkError, OTelSdkResult},
-    trace::{Span, SpanData, SpanExporter, SpanProcessor},
+    trace::{Span, SpanData, SpanProcessor},
 };
 use tokio::{
     runtime::Handle,
@@ -28,7 +27,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout, timeout_at},
 };
 
-use super::size::encoded_size;
+use super::{otlp::SendSpans, size::encoded_size};
 
 /// Exports under way at once, so that a slow collector is limited by its latency only at this many batches.
 const CONCURRENT_EXPORTS: usize = 4;
@@ -122,7 +121,7 @@ enum Then {
 
 impl QueueProcessor {
     /// Starts the worker on `runtime`.
-    pub(super) fn start<E: SpanExporter + 'static>(
+    pub(super) fn start<E: SendSpans + 'static>(
         exporter: E,
         limits: Limits,
         counters: Arc<Counters>,
@@ -192,7 +191,7 @@ struct Worker<E> {
     limits: Limits,
 }
 
-impl<E: SpanExporter + 'static> Worker<E> {
+impl<E: SendSpans + 'static> Worker<E> {
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut tick = interval(self.limits.delay);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -232,8 +231,8 @@ impl<E: SpanExporter + 'static> Worker<E> {
             sent += spans.len();
             let exporter = Arc::clone(&self.exporter);
             let limit = self.limits.export_timeout;
-            let batch = Batch { spans: spans.len() as u64, exported: false, counters: Arc::clone(&self.counters) };
-            self.exports.spawn(async move { batch.settle(timeout(limit, exporter.export(spans)).await) });
+            let batch = Batch { spans: spans.len() as u64, exported: 0, counters: Arc::clone(&self.counters) };
+            self.exports.spawn(async move { batch.settle(timeout(limit, exporter.send(spans)).await) });
         }
         self.behind = !self.spans.is_empty();
         sent
@@ -277,26 +276,27 @@ impl<E: SpanExporter + 'static> Worker<E> {
 /// The spans of one export: failed, unless settled otherwise, also when the export panics or is given up.
 struct Batch {
     spans: u64,
-    exported: bool,
+    exported: u64,
     counters: Arc<Counters>,
 }
 
 impl Batch {
-    fn settle(mut self, result: Result<OTelSdkResult, tokio::time::error::Elapsed>) {
-        let result = match result {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err("the collector does not answer".to_owned()),
-        };
-        self.exported = result.is_ok();
+    /// Takes what came of the export: how many spans were rejected of those taken, or why none was.
+    fn settle(mut self, result: Result<Result<u64, String>, tokio::time::error::Elapsed>) {
+        let rejected = result.unwrap_or_else(|_| Err("the collector does not answer".to_owned()));
+        self.exported = rejected.as_ref().map_or(0, |&rejected| self.spans - rejected.min(self.spans));
         let counters = Arc::clone(&self.counters);
         drop(self);
-        counters.report(&result);
+        counters.report(&rejected.and_then(|rejected| match rejected {
+            0 => Ok(()),
+            _ => Err(format!("the collector rejected {rejected} spans")),
+        }));
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        let counter = if self.exported { &self.counters.exported } else { &self.counters.failed };
-        counter.fetch_add(self.spans, Ordering::AcqRel);
+        self.counters.exported.fetch_add(self.exported, Ordering::AcqRel);
+        self.counters.failed.fetch_add(self.spans - self.exported, Ordering::AcqRel);
     }
 }

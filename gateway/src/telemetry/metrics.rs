@@ -44,13 +44,20 @@ pub(super) struct Metrics {
 pub(super) struct StepMetrics {
     batch_size: Histogram<u64>,
     duration: Histogram<f64>,
-    tokens: Counter<u64>,
+    part: Histogram<f64>,
+    tokens: Histogram<u64>,
+    memory: Counter<u64>,
+    operations: Counter<u64>,
 }
 
 impl Metrics {
     pub(super) fn new(meter: &Meter) -> Self {
         let seconds = |name: &'static str, description: &'static str, bounds: &[f64]| {
             let builder = meter.f64_histogram(name).with_description(description).with_unit("s");
+            builder.with_boundaries(bounds.to_vec()).build()
+        };
+        let sizes = |name: &'static str, description: &'static str, unit: &'static str, bounds: &[f64]| {
+            let builder = meter.u64_histogram(name).with_description(description).with_unit(unit);
             builder.with_boundaries(bounds.to_vec()).build()
         };
         let counter = |name: &'static str, description: &'static str, unit: &'static str| {
@@ -86,14 +93,30 @@ impl Metrics {
             tokens: counter("gateway.tokens", "Tokens of prompts and answers", "{token}"),
             finished: counter("gateway.requests.finished", "Requests by how they ended", "{request}"),
             step: StepMetrics {
-                batch_size: meter
-                    .u64_histogram("engine.batch.size")
-                    .with_description("Sequences computed together in one step")
-                    .with_unit("{sequence}")
-                    .with_boundaries(buckets::BATCH.to_vec())
-                    .build(),
+                batch_size: sizes(
+                    "engine.batch.size",
+                    "Sequences computed together in one step",
+                    "{sequence}",
+                    buckets::BATCH,
+                ),
                 duration: seconds("engine.step.duration", "Time of one engine step", buckets::STEP),
-                tokens: counter("engine.step.tokens", "Tokens computed in steps, by what for", "{token}"),
+                part: seconds(
+                    "engine.step.part.duration",
+                    "Time of the consecutive parts of one engine step",
+                    buckets::STEP_PART,
+                ),
+                tokens: sizes(
+                    "engine.step.tokens",
+                    "Tokens computed in one step, by what for: of prompts and what was lost, or of answers",
+                    "{token}",
+                    buckets::STEP_TOKENS,
+                ),
+                memory: counter("engine.step.memory", "Bytes that steps had to read and write", "By"),
+                operations: counter(
+                    "engine.step.operations",
+                    "Operations of the linear layers in steps, two to a multiply-add",
+                    "{operation}",
+                ),
             },
         };
         metrics.show_zeros();
@@ -107,9 +130,8 @@ impl Metrics {
         for direction in ["input", "output"] {
             self.tokens.add(0, &[KeyValue::new("direction", direction)]);
         }
-        for kind in ["prefill", "decode"] {
-            self.step.tokens.add(0, &[KeyValue::new("kind", kind)]);
-        }
+        self.step.memory.add(0, &[]);
+        self.step.operations.add(0, &[]);
         for outcome in OUTCOMES {
             self.finished.add(0, &[KeyValue::new("reason", outcome.as_str())]);
         }
@@ -160,8 +182,16 @@ impl StepMetrics {
     pub(super) fn record(&self, report: &StepReport) {
         self.batch_size.record(report.sequences as u64, &[]);
         self.duration.record(report.duration.as_secs_f64(), &[]);
-        self.tokens.add(report.prefill_tokens as u64, &[KeyValue::new("kind", "prefill")]);
-        self.tokens.add(report.decode_tokens as u64, &[KeyValue::new("kind", "decode")]);
+        for (part, time) in
+            [("plan", report.plan), ("forward", report.forward), ("sample", report.sample), ("send", report.send)]
+        {
+            self.part.record(time.as_secs_f64(), &[KeyValue::new("part", part)]);
+        }
+        for (kind, tokens) in [("prefill", report.prefill_tokens), ("decode", report.decode_tokens)] {
+            self.tokens.record(tokens as u64, &[KeyValue::new("kind", kind)]);
+        }
+        self.memory.add(report.work.bytes, &[]);
+        self.operations.add(report.work.operations, &[]);
     }
 }
 
@@ -173,12 +203,11 @@ pub(super) struct ActiveRequest {
 }
 
 impl ActiveRequest {
-    pub(super) fn become_state(&mut self, state: ActiveState) {
-        if self.state != state {
-            self.gauge.add(-1, &[state_label(self.state)]);
-            self.gauge.add(1, &[state_label(state)]);
-            self.state = state;
-        }
+    /// Counts it as running from now on.
+    pub(super) fn run(&mut self) {
+        self.gauge.add(-1, &[state_label(self.state)]);
+        self.state = ActiveState::Running;
+        self.gauge.add(1, &[state_label(self.state)]);
     }
 }
 

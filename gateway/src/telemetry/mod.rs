@@ -4,9 +4,11 @@
 //! [`Telemetry::finish`] turns the closed ledger into the other spans and the histograms, once.
 //!
 //! - `settings` says what holds; `setup` makes providers and exporters of it, on `runtime`'s own thread;
-//! - `export` queues spans, sends them and counts what became of each;
+//! - `export` queues spans and counts what became of each; `otlp` sends them;
 //! - `spans` builds a request's spans, with `names` and `content`;
-//! - `metrics` holds the instruments that are recorded into, with `buckets`; `observed` those read at a scrape;
+//! - `steps` makes metrics of the engine's steps and spans of some, with `step_links` and `utilization`;
+//! - `metrics` holds the instruments that are recorded into, with `buckets`; `observed` and `engine_state` those read
+//!   at a scrape;
 //! - `logs` starts logging.
 //!
 //! Nothing here waits for a collector except [`Telemetry::shutdown`].
@@ -17,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use engine::{Engine, EngineStats, StepObserver};
+use engine::{Engine, StepObserver};
 use http::HeaderMap;
 use opentelemetry::{
     Context,
@@ -32,19 +34,26 @@ use opentelemetry_sdk::{
 };
 use prometheus::TextEncoder;
 
-use self::settings::Settings;
+use self::{
+    engine_state::WatchedEngine,
+    settings::Settings,
+    steps::{RequestSteps, StepSpans, StepWatcher, TaggedRequests},
+    utilization::RecentSteps,
+};
 use crate::{
     config::TelemetryConfig,
-    ledger::{Facts, Ledger, Outcome},
+    ledger::{Content, Facts, Ledger, Outcome},
 };
 
 mod buckets;
 mod content;
+mod engine_state;
 mod export;
 pub mod logs;
 mod metrics;
 mod names;
 mod observed;
+mod otlp;
 mod outcome;
 mod process;
 mod runtime;
@@ -52,11 +61,19 @@ mod settings;
 mod setup;
 mod size;
 mod spans;
+mod step_links;
+mod steps;
 #[cfg(test)]
 mod tests;
+mod utilization;
 
 pub use export::SpanCounts;
+pub(crate) use outcome::error_type;
 pub use setup::TelemetryError;
+pub use steps::StepTag;
+
+/// Spans of engine steps per second, unless configured.
+const STEP_SPANS_PER_SECOND: f64 = 10.0;
 
 /// The handle; cheap to clone.
 #[derive(Debug, Clone)]
@@ -68,19 +85,20 @@ struct Inner {
     tracer: SdkTracer,
     propagator: TraceContextPropagator,
     metrics: metrics::Metrics,
-    engine: Arc<OnceLock<StatsReader>>,
-    capture_content: bool,
+    engine: Arc<OnceLock<WatchedEngine>>,
+    recent_steps: Arc<RecentSteps>,
+    tagged: Arc<TaggedRequests>,
+    step_spans_per_second: f64,
+    capture: Option<content::Capture>,
     parts: setup::Parts,
 }
 
-type StatsReader = Box<dyn Fn() -> EngineStats + Send + Sync>;
-
-/// The open server span of one request, and its place among the active ones.
+/// The open server span of one request, and what the engine's steps are to it.
 #[derive(Debug)]
 pub struct RequestTrace {
     span: Span,
     operation: &'static str,
-    active: metrics::ActiveRequest,
+    steps: Arc<RequestSteps>,
 }
 
 /// A closed request, as telemetry sees it.
@@ -99,7 +117,7 @@ pub struct ClosedRequest<'a> {
 pub enum ActiveState {
     /// In `receive`, `tokenize` or `queue`.
     Waiting,
-    /// In `prefill` or `decode`.
+    /// From its first step on.
     Running,
 }
 
@@ -108,23 +126,26 @@ impl Telemetry {
     /// the same.
     pub fn init(config: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let settings = Settings::new(config, |name| std::env::var(name).ok())?;
-        Ok(Self::assemble(setup::build(config, &settings)?, config.capture_content))
+        Self::assemble(setup::build(config, &settings)?, config)
     }
 
-    fn assemble(parts: setup::Parts, capture_content: bool) -> Self {
+    fn assemble(parts: setup::Parts, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let meter = parts.meter_provider.meter("gateway");
-        let engine = Arc::new(OnceLock::<StatsReader>::new());
-        let reader = Arc::clone(&engine);
-        observed::register(&meter, move || reader.get().map(|read| read()), Arc::clone(&parts.counters));
+        let (engine, recent_steps) = (Arc::default(), Arc::default());
+        observed::register(&meter, Arc::clone(&parts.counters));
+        engine_state::register(&meter, &engine, &recent_steps);
         let inner = Inner {
             tracer: parts.tracer_provider.tracer("gateway"),
             propagator: TraceContextPropagator::new(),
             metrics: metrics::Metrics::new(&meter),
             engine,
-            capture_content,
+            recent_steps,
+            tagged: Arc::default(),
+            step_spans_per_second: config.step_spans_per_second.unwrap_or(STEP_SPANS_PER_SECOND),
+            capture: content::Capture::new(config)?,
             parts,
         };
-        Self { inner: Arc::new(inner) }
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Opens the server span of a request to `route` (a route pattern, never a client's path), continuing
@@ -139,20 +160,18 @@ impl Telemetry {
         let inner = &self.inner;
         let parent = inner.propagator.extract_with_context(&Context::new(), &HeaderExtractor(headers));
         let builder = spans::server_span(method, route).with_start_time(ledger.started_wall);
-        RequestTrace {
-            span: inner.tracer.build_with_context(builder, &parent),
-            operation: spans::operation(route),
-            active: inner.metrics.active(),
-        }
+        let span = inner.tracer.build_with_context(builder, &parent);
+        let steps = Arc::new(RequestSteps::new(span.span_context().clone(), inner.metrics.active()));
+        RequestTrace { span, operation: spans::operation(route), steps }
     }
 
     /// Ends the request's spans and records its histograms and counters.
     pub fn finish(&self, trace: RequestTrace, request: ClosedRequest<'_>) {
-        let RequestTrace { span, operation, active } = trace;
-        drop(active);
+        let RequestTrace { span, operation, steps } = trace;
+        let links = steps.close();
         self.inner.metrics.finish(operation, &request);
         if self.inner.parts.exporting {
-            spans::finish(&self.inner.tracer, span, operation, &request);
+            spans::finish(&self.inner.tracer, (span, operation), &request, &links);
         }
     }
 
@@ -163,23 +182,41 @@ impl Telemetry {
 
     /// Whether [`Facts::content`] is worth filling in.
     pub fn captures_content(&self) -> bool {
-        self.inner.capture_content
+        self.inner.capture.is_some()
+    }
+
+    /// Takes from captured content what may not be seen.
+    pub fn clean(&self, content: &mut Content) {
+        if let Some(capture) = &self.inner.capture {
+            capture.clean(content);
+        }
     }
 
     /// What an engine is started with, so that its steps are measured.
-    pub fn step_observer(&self) -> StepObserver {
-        let metrics = self.inner.metrics.step();
-        Box::new(move |report| metrics.record(report))
+    pub fn step_observer(&self) -> Box<dyn StepObserver> {
+        let inner = &self.inner;
+        let spans = || StepSpans::new(inner.tracer.clone(), inner.step_spans_per_second);
+        Box::new(StepWatcher {
+            metrics: inner.metrics.step(),
+            recent: Arc::clone(&inner.recent_steps),
+            requests: Arc::clone(&inner.tagged),
+            engine: Arc::clone(&inner.engine),
+            spans: inner.parts.exporting.then(spans).flatten(),
+        })
+    }
+
+    /// Gives a request a name for the engine, so that its steps are noted.
+    pub fn tag(&self, trace: &RequestTrace) -> StepTag {
+        self.inner.tagged.tag(Arc::clone(&trace.steps))
     }
 
     /// Reads `engine`'s gauges at each scrape from now on. There is one engine: later calls change nothing.
     pub fn watch_engine(&self, engine: &Engine) {
-        let engine = engine.clone();
-        self.watch_stats(move || engine.stats());
+        self.watch(WatchedEngine::new(engine.clone()));
     }
 
-    fn watch_stats(&self, read: impl Fn() -> EngineStats + Send + Sync + 'static) {
-        let _ = self.inner.engine.set(Box::new(read));
+    fn watch(&self, engine: WatchedEngine) {
+        let _ = self.inner.engine.set(engine);
     }
 
     /// Everything as Prometheus text.
@@ -221,11 +258,6 @@ impl RequestTrace {
     pub fn traceparent(&self) -> String {
         let context = self.span.span_context();
         format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags())
-    }
-
-    /// Counts the request as running from now on: its first step has begun.
-    pub fn run(&mut self) {
-        self.active.become_state(ActiveState::Running);
     }
 }
 

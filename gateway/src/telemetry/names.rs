@@ -42,6 +42,19 @@ pub(super) const BYTES_SENT: &str = "http.response.body.size";
 
 pub(super) const FIRST_TOKEN: &str = "first_token";
 
+pub(super) const STEP: &str = "engine.step";
+pub(super) const STEP_NUMBER: &str = "engine.step.number";
+pub(super) const STEP_BATCH_SIZE: &str = "engine.step.batch_size";
+pub(super) const STEP_PREFILL_TOKENS: &str = "engine.step.prefill_tokens";
+pub(super) const STEP_DECODE_TOKENS: &str = "engine.step.decode_tokens";
+pub(super) const STEP_PLAN_MS: &str = "engine.step.plan_ms";
+pub(super) const STEP_FORWARD_MS: &str = "engine.step.forward_ms";
+pub(super) const STEP_SAMPLE_MS: &str = "engine.step.sample_ms";
+pub(super) const STEP_SEND_MS: &str = "engine.step.send_ms";
+pub(super) const KV_USAGE: &str = "engine.kv.usage";
+pub(super) const MEMORY_BANDWIDTH_UTILIZATION: &str = "engine.memory_bandwidth.utilization";
+pub(super) const COMPUTE_UTILIZATION: &str = "engine.compute.utilization";
+
 /// The provider of what the gateway computes itself.
 pub(super) const LOCAL_PROVIDER: &str = "local";
 

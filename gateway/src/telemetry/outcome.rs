@@ -4,7 +4,7 @@ use super::names;
 use crate::ledger::{Facts, Outcome};
 
 /// A closed set: the code the client was told, else one per outcome; `None` if nothing went wrong.
-pub(super) fn error_type(outcome: Outcome, facts: &Facts) -> Option<&'static str> {
+pub(crate) fn error_type(outcome: Outcome, facts: &Facts) -> Option<&'static str> {
     let unnamed = match outcome {
         Outcome::Stop | Outcome::Length => return None,
         // Whatever else went on, the client did not see it.

@@ -1,8 +1,11 @@
 //! What holds: the configuration over OpenTelemetry's variables over defaults.
 //!
-//! Headers, time-outs, resource attributes and the sampler are read from their variables by the SDK itself.
+//! Resource attributes and the sampler, and what concerns metrics besides where they go, are read from their
+//! variables by the SDK itself.
 
 use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{export::Limits, setup::TelemetryError};
 use crate::config::{OtlpProtocol, TelemetryConfig};
@@ -11,11 +14,21 @@ use crate::config::{OtlpProtocol, TelemetryConfig};
 #[derive(Debug)]
 pub(super) struct Settings {
     /// Where spans go, if anywhere.
-    pub(super) traces: Option<Target>,
+    pub(super) traces: Option<Traces>,
     /// Where metrics are pushed, if anywhere.
     pub(super) metrics: Option<Target>,
     /// How spans queue.
     pub(super) limits: Limits,
+}
+
+/// How spans go to a collector.
+#[derive(Debug)]
+pub(super) struct Traces {
+    pub(super) target: Target,
+    /// Sent with each export.
+    pub(super) headers: HeaderMap,
+    /// How long one try may take; an export is tried again until its own time-out.
+    pub(super) try_timeout: Duration,
 }
 
 /// Where one signal goes.
@@ -41,7 +54,7 @@ impl Settings {
         let queue = environment.number("OTEL_BSP_MAX_QUEUE_SIZE", config.span_queue, 65_536)?;
         let batch = environment.number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", config.span_batch, 8_192)?;
         Ok(Self {
-            traces: environment.target(config, &TRACES).transpose()?.filter(|_| export_traces),
+            traces: environment.traces(config).transpose()?.filter(|_| export_traces),
             metrics: environment.target(config, &METRICS).transpose()?.filter(|_| push_metrics),
             limits: Limits {
                 queue: queue.min(1 << 20),
@@ -96,6 +109,56 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         }
     }
 
+    fn traces(&self, config: &TelemetryConfig) -> Option<Result<Traces, TelemetryError>> {
+        let target = self.target(config, &TRACES)?;
+        let traces = |target: Target| {
+            self.check_compression()?;
+            Ok(Traces { target, headers: self.headers()?, try_timeout: self.try_timeout()? })
+        };
+        Some(target.and_then(traces))
+    }
+
+    /// The first of two variables that is set: the one for traces, the one for all signals.
+    fn first(&self, names: [&'static str; 2]) -> Option<(&'static str, String)> {
+        names.into_iter().find_map(|name| Some((name, (self.read)(name)?)))
+    }
+
+    fn try_timeout(&self) -> Result<Duration, TelemetryError> {
+        let set = self.first(["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"]);
+        let millis = self.number(set.map_or("OTEL_EXPORTER_OTLP_TIMEOUT", |(name, _)| name), None, 10_000)?;
+        Ok(Duration::from_millis(millis as u64))
+    }
+
+    fn check_compression(&self) -> Result<(), TelemetryError> {
+        match self.first(["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"]) {
+            Some((name, set)) if set != "none" => {
+                Err(TelemetryError::Variable { name, reason: format!("`{set}`: spans are sent uncompressed only") })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `name=value` pairs with commas between them, values percent-encoded. Values are secrets: errors leave
+    /// them out.
+    fn headers(&self) -> Result<HeaderMap, TelemetryError> {
+        let set = self.first(["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"]);
+        let Some((variable, set)) = set else { return Ok(HeaderMap::new()) };
+        let pairs = set.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+        let header = |pair: &str| {
+            let (name, value) = pair.split_once('=')?;
+            // A plus sign is one: only percent signs are special here.
+            let value = value.trim().replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+            let (value, _) = url::form_urlencoded::parse(value.as_bytes()).next().unwrap_or_default();
+            Some((HeaderName::try_from(name.trim()).ok()?, HeaderValue::try_from(value.as_ref()).ok()?))
+        };
+        pairs
+            .map(|pair| {
+                let reason = || "is not a list of name=value pairs with commas between them".to_owned();
+                header(pair).ok_or_else(|| TelemetryError::Variable { name: variable, reason: reason() })
+            })
+            .collect()
+    }
+
     fn target(&self, config: &TelemetryConfig, signal: &Signal) -> Option<Result<Target, TelemetryError>> {
         let own = (self.read)(signal.endpoint).filter(|_| config.otlp_endpoint.is_none());
         let base = config.otlp_endpoint.clone().or_else(|| (self.read)("OTEL_EXPORTER_OTLP_ENDPOINT"));
@@ -142,7 +205,7 @@ mod tests {
 
     fn traces(variables: &[(&str, &str)]) -> Option<(String, OtlpProtocol)> {
         let target = settings(&TelemetryConfig::default(), variables).unwrap().traces;
-        target.map(|target| (target.url, target.protocol))
+        target.map(|traces| (traces.target.url, traces.target.protocol))
     }
 
     #[test]
@@ -180,7 +243,7 @@ mod tests {
         };
         let variables = [("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://theirs"), ("OTEL_BSP_MAX_QUEUE_SIZE", "5")];
         let settings = settings(&config, &variables).unwrap();
-        assert_eq!(settings.traces.unwrap().url, "http://ours:4317");
+        assert_eq!(settings.traces.unwrap().target.url, "http://ours:4317");
         assert_eq!((settings.limits.queue, settings.limits.batch), (10, 10));
     }
 
@@ -196,6 +259,23 @@ mod tests {
     }
 
     #[test]
+    fn headers_and_time_outs_for_traces_win_over_those_for_all() {
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c");
+        let all = ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%20b+c==, x-tenant = t");
+        let traces = |variables: &[(&str, &str)]| settings(&TelemetryConfig::default(), variables).unwrap().traces;
+        let sent = traces(&[endpoint, all, ("OTEL_EXPORTER_OTLP_TIMEOUT", "250")]).unwrap();
+        assert_eq!(
+            (&sent.headers["api-key"], &sent.headers["x-tenant"]),
+            (&"a b+c==".parse().unwrap(), &"t".parse().unwrap())
+        );
+        assert_eq!(sent.try_timeout, Duration::from_millis(250));
+        let own = [("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "api-key=own"), ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "9")];
+        let sent = traces(&[endpoint, all, ("OTEL_EXPORTER_OTLP_TIMEOUT", "250"), own[0], own[1]]).unwrap();
+        assert_eq!((sent.headers.len(), &sent.headers["api-key"]), (1, &"own".parse().unwrap()));
+        assert_eq!(sent.try_timeout, Duration::from_millis(9));
+    }
+
+    #[test]
     fn a_variable_that_cannot_hold_is_refused_by_name() {
         let refused = |name: &'static str, value: &'static str| {
             let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c"), (name, value)];
@@ -204,6 +284,14 @@ mod tests {
         assert_eq!(
             refused("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             "OTEL_EXPORTER_OTLP_PROTOCOL: `http/json` is neither `grpc` nor `http/protobuf`"
+        );
+        assert_eq!(
+            refused("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            "OTEL_EXPORTER_OTLP_COMPRESSION: `gzip`: spans are sent uncompressed only"
+        );
+        assert_eq!(
+            refused("OTEL_EXPORTER_OTLP_HEADERS", "api-key: secret"),
+            "OTEL_EXPORTER_OTLP_HEADERS: is not a list of name=value pairs with commas between them"
         );
         assert_eq!(
             refused("OTEL_BSP_SCHEDULE_DELAY", "0"),

@@ -1,22 +1,20 @@
 //! From a configuration to providers and exporters.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use opentelemetry::{Key, KeyValue};
-use opentelemetry_otlp::{
-    ExporterBuildError, MetricExporter, Protocol, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig,
-    WithTonicConfig,
-};
+use opentelemetry_otlp::{ExporterBuildError, MetricExporter, Protocol, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkError,
     metrics::{PeriodicReader, SdkMeterProvider},
-    trace::{Sampler, SdkTracerProvider, SpanExporter as _},
+    trace::{Sampler, SdkTracerProvider},
 };
 use prometheus::Registry;
 
 use super::{
     export::{Counters, QueueProcessor},
+    otlp::Collector,
     process,
     runtime::ExportThread,
     settings::{Settings, Target},
@@ -37,6 +35,14 @@ pub enum TelemetryError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The collector's URL cannot hold.
+    #[error("cannot export to {url}: {reason}")]
+    Endpoint {
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The OTLP exporter does not take its settings.
     #[error("cannot export telemetry")]
     Exporter(#[from] ExporterBuildError),
@@ -46,6 +52,9 @@ pub enum TelemetryError {
     /// The HTTP client could not be made.
     #[error("cannot set up the HTTP client for telemetry")]
     Client(#[from] reqwest::Error),
+    /// A pattern of what to redact is none.
+    #[error("telemetry.redact")]
+    Redact(#[from] regex::Error),
     /// The thread could not be started.
     #[error("cannot start the telemetry thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -75,9 +84,11 @@ pub(super) fn build(config: &TelemetryConfig, settings: &Settings) -> Result<Par
         let new_traces = Box::new(Sampler::TraceIdRatioBased(ratio));
         tracer_provider = tracer_provider.with_sampler(Sampler::ParentBased(new_traces));
     }
-    if let Some((target, thread)) = settings.traces.as_ref().zip(thread.as_ref()) {
-        let exporter = span_exporter(target, &resource, thread)?;
-        let queue = QueueProcessor::start(exporter, settings.limits, Arc::clone(&counters), thread.handle());
+    if let Some((traces, thread)) = settings.traces.as_ref().zip(thread.as_ref()) {
+        // A gRPC channel's tasks belong to the runtime in which it is made.
+        let _entered = thread.handle().enter();
+        let collector = Collector::new(traces, &resource)?;
+        let queue = QueueProcessor::start(collector, settings.limits, Arc::clone(&counters), thread.handle());
         tracer_provider = tracer_provider.with_span_processor(queue);
     }
     let registry = Registry::new();
@@ -108,33 +119,6 @@ pub(super) fn resource(config: &TelemetryConfig) -> Resource {
     let found = found.chain([KeyValue::new("process.pid", i64::from(std::process::id()))]);
     let found: Vec<_> = found.filter(|pair| detected.get(&pair.key).is_none()).collect();
     Resource::builder().with_attributes(found).with_service_name(name).build()
-}
-
-/// Sends spans to `target`, from `thread`.
-fn span_exporter(target: &Target, resource: &Resource, thread: &ExportThread) -> Result<SpanExporter, TelemetryError> {
-    // A gRPC channel's tasks belong to the runtime in which it is built.
-    let _entered = thread.handle().enter();
-    let builder = SpanExporter::builder();
-    let mut exporter = match target.protocol {
-        OtlpProtocol::Grpc => {
-            builder.with_tonic().with_endpoint(&target.url).with_retry_policy(retry_policy()).build()?
-        }
-        OtlpProtocol::HttpProtobuf => builder
-            .with_http()
-            .with_protocol(Protocol::HttpBinary)
-            // Asynchronous: the exporter's own choice blocks the thread it runs on.
-            .with_http_client(reqwest::Client::builder().build()?)
-            .with_endpoint(&target.url)
-            .with_retry_policy(retry_policy())
-            .build()?,
-    };
-    exporter.set_resource(resource);
-    Ok(exporter)
-}
-
-/// Patient enough to outlast a collector's restart; the export's time-out is what ends it.
-fn retry_policy() -> RetryPolicy {
-    RetryPolicy::recommended().with_max_retries(32).with_max_delay(Duration::from_millis(800))
 }
 
 /// Metrics, served as text from `registry` and pushed to `target` if there is one.

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use opentelemetry::{
     Array, Context, KeyValue, StringValue, Value,
-    trace::{Event, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, Tracer},
+    trace::{Event, Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, Tracer},
 };
 use opentelemetry_sdk::trace::{SdkTracer, Span};
 
-use super::{ClosedRequest, content, names, outcome::error_type};
+use super::{ClosedRequest, content, names, outcome::error_type, step_links::StepLinks};
 use crate::ledger::{Interval, Outcome, Phase};
 
 /// What the server span is made of, at the start of a request.
@@ -33,7 +33,12 @@ pub(super) fn operation(route: &'static str) -> &'static str {
 }
 
 /// Builds and ends all spans below `server`, then ends it.
-pub(super) fn finish(tracer: &SdkTracer, mut server: Span, operation: &'static str, request: &ClosedRequest<'_>) {
+pub(super) fn finish(
+    tracer: &SdkTracer,
+    (mut server, operation): (Span, &'static str),
+    request: &ClosedRequest<'_>,
+    steps: &StepLinks,
+) {
     let Some(closed) = request.ledger.closed else {
         // Nothing to show but that it was there; ending it is all that can be done.
         server.end();
@@ -42,7 +47,8 @@ pub(super) fn finish(tracer: &SdkTracer, mut server: Span, operation: &'static s
     if server.is_recording() {
         let below = finish_operation(tracer, server.span_context(), operation, request);
         for interval in request.ledger.intervals(closed) {
-            finish_phase(tracer, &below, interval, request);
+            let links = steps.of(&interval);
+            finish_phase(tracer, &below, (interval, links), request);
         }
     }
     server.set_attributes(server_attributes(request));
@@ -133,11 +139,17 @@ fn operation_attributes(operation: &'static str, request: &ClosedRequest<'_>) ->
     attributes
 }
 
-fn finish_phase(tracer: &SdkTracer, parent: &Context, interval: Interval, request: &ClosedRequest<'_>) {
+fn finish_phase(
+    tracer: &SdkTracer,
+    parent: &Context,
+    (interval, links): (Interval, Vec<Link>),
+    request: &ClosedRequest<'_>,
+) {
     let ledger = request.ledger;
     let builder = SpanBuilder::from_name(interval.phase.as_str())
         .with_kind(SpanKind::Internal)
         .with_start_time(ledger.wall(interval.start))
+        .with_links(links)
         .with_attributes(phase_attributes(interval.phase, request));
     tracer.build_with_context(builder, parent).end_with_timestamp(ledger.wall(interval.end));
 }

@@ -26,7 +26,12 @@ struct Phases(Vec<(Phase, f64)>);
 impl Timings {
     /// Reads `ledger` as if it ended now.
     pub fn now(ledger: &Ledger) -> Self {
-        let end = Instant::now().max(ledger.started);
+        Self::to(ledger, Instant::now())
+    }
+
+    /// Reads `ledger` as if it ended at `end`.
+    pub fn to(ledger: &Ledger, end: Instant) -> Self {
+        let end = end.max(ledger.started);
         let intervals = ledger.intervals(end);
         Self {
             total_ms: millis(end - ledger.started),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cancel;
+mod debug_requests;
 mod generate;
 mod lifecycle;
 mod malformed;

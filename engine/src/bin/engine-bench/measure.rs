@@ -2,12 +2,15 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use engine::kernels::cpu::{BandwidthProbe, Threads, measure_integer_peak};
+use engine::{
+    kernels::cpu::{BandwidthProbe, Threads, measure_integer_peak},
+    model::Work,
+};
 
 use crate::{
     args::Args,
     peer::{Figures, Peer},
-    rows::{Mode, Row, Work},
+    rows::{Mode, Row},
     subject::Subject,
 };
 
@@ -67,7 +70,7 @@ pub(crate) fn measure(
     meter: &Meter,
 ) -> anyhow::Result<Vec<Measured>> {
     let mut all: Vec<Measured> =
-        rows.iter().map(|&row| Measured { row, work: subject.sizes().work(row), rounds: Vec::new() }).collect();
+        rows.iter().map(|&row| Measured { row, work: row.work(subject.sizes()), rounds: Vec::new() }).collect();
     let peer = args.peer.as_deref().map(|command| Peer::new(command, args));
     let rounds = if peer.is_some() { args.rounds } else { 1 };
     for round in 1..=rounds {

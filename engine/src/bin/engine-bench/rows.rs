@@ -1,8 +1,11 @@
 //! What is measured, and what one pass of it has to move and to multiply.
 
-use std::ops::Range;
+use std::ops::{Add, Range};
 
-use engine::{EngineConfig, kernels::cpu::WeightSize};
+use engine::{
+    EngineConfig,
+    model::{ModelSizes, Work},
+};
 use serde::Serialize;
 
 /// Whether prompts are computed or tokens generated.
@@ -50,56 +53,26 @@ impl Row {
             Mode::Decode => std::iter::once(self.prompt..self.prompt + 1).collect(),
         }
     }
-}
 
-/// What a pass has to do, whoever computes it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Work {
-    /// Bytes read and written: weights as stored, embedding rows, keys and values.
-    pub(crate) bytes: u64,
-    /// Two per weight and row of the linear layers.
-    pub(crate) operations: u64,
-}
-
-/// The sizes of a model that decide about its work.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sizes {
-    pub(crate) layers: WeightSize,
-    pub(crate) output: WeightSize,
-    pub(crate) embedding_row_bytes: u64,
-    /// Keys and values of one position, all layers together.
-    pub(crate) kv_position_bytes: u64,
-    /// Positions seen.
-    pub(crate) window: usize,
-}
-
-impl Sizes {
-    /// The work of one pass of `row`.
-    pub(crate) fn work(&self, row: Row) -> Work {
-        let mut work = Work::default();
-        let steps = row.steps();
-        for (index, positions) in steps.iter().enumerate() {
-            let computed = (row.batch * positions.len()) as u64;
-            let seen = positions.end - (positions.start + 1).saturating_sub(self.window);
-            let positions_moved = computed + (row.batch * seen) as u64;
-            work.bytes += self.layers.bytes;
-            work.bytes += computed * self.embedding_row_bytes + positions_moved * self.kv_position_bytes;
-            work.operations += 2 * computed * self.layers.weights;
+    /// What a pass has to move and to multiply.
+    pub(crate) fn work(self, sizes: &ModelSizes) -> Work {
+        let steps = self.steps();
+        let work = steps.iter().enumerate().map(|(index, positions)| {
             // Logits are wanted of a sequence's last position only.
-            if index + 1 == steps.len() {
-                work.bytes += self.output.bytes;
-                work.operations += 2 * row.batch as u64 * self.output.weights;
-            }
-        }
-        work
+            let logit_rows = if index + 1 == steps.len() { self.batch } else { 0 };
+            sizes.work(std::iter::repeat_n(positions.clone(), self.batch), logit_rows)
+        });
+        work.fold(Work::default(), Add::add)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use engine::kernels::cpu::WeightSize;
+
     use super::*;
 
-    const SIZES: Sizes = Sizes {
+    const SIZES: ModelSizes = ModelSizes {
         layers: WeightSize { bytes: 1000, weights: 2000 },
         output: WeightSize { bytes: 100, weights: 200 },
         embedding_row_bytes: 10,
@@ -109,16 +82,10 @@ mod tests {
 
     #[test]
     fn a_decode_step_reads_weights_once_and_every_context() {
-        let work = SIZES.work(Row { mode: Mode::Decode, batch: 3, prompt: 7 });
+        let work = Row { mode: Mode::Decode, batch: 3, prompt: 7 }.work(&SIZES);
         // Seven positions and its own are read, and its own is written, for each.
         assert_eq!(work.bytes, 1000 + 100 + 3 * 10 + 3 * (8 + 1));
         assert_eq!(work.operations, 2 * 3 * (2000 + 200));
-    }
-
-    #[test]
-    fn a_window_bounds_what_is_read() {
-        let sizes = Sizes { window: 4, ..SIZES };
-        assert_eq!(sizes.work(Row { mode: Mode::Decode, batch: 1, prompt: 7 }).bytes, 1000 + 100 + 10 + 4 + 1);
     }
 
     #[test]
@@ -126,7 +93,7 @@ mod tests {
         let step = EngineConfig::default().max_step_tokens;
         let row = Row { mode: Mode::Prefill, batch: 1, prompt: step + 88 };
         assert_eq!(row.steps(), [0..step, step..step + 88]);
-        let work = SIZES.work(row);
+        let work = row.work(&SIZES);
         let (step, prompt) = (step as u64, step as u64 + 88);
         assert_eq!(work.bytes, 2 * 1000 + 100 + prompt * 10 + (step + step) + (prompt + 88));
         assert_eq!(work.operations, 2 * (prompt * 2000 + 200));

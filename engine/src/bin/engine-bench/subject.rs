@@ -11,20 +11,17 @@ use engine::{
     kernels::cpu::{KvShape, Threads},
     loader::open_weights,
     model::{
-        Logits, Model, StepBatch,
+        Logits, Model, ModelSizes, StepBatch,
         mistral::{Mistral, Placed},
     },
 };
 
-use crate::{
-    args::Args,
-    rows::{Row, Sizes},
-};
+use crate::{args::Args, rows::Row};
 
 /// A model with a cache that the largest row fits, every sequence in blocks of its own.
 pub(crate) struct Subject {
     model: Mistral,
-    sizes: Sizes,
+    sizes: ModelSizes,
     block_size: usize,
     blocks_per_sequence: usize,
     /// For token ids that differ from step to step.
@@ -53,13 +50,7 @@ impl Subject {
             None => placed,
         };
         let shape = placed.kv_shape(block_size);
-        let sizes = Sizes {
-            layers: placed.layers_size(),
-            output: placed.output_size(),
-            embedding_row_bytes: placed.embedding_row_bytes() as u64,
-            kv_position_bytes: (shape.block_bytes() / block_size) as u64,
-            window: config.sliding_window.unwrap_or(usize::MAX),
-        };
+        let sizes = placed.sizes();
         let blocks = sequences * blocks_per_sequence;
         let mut model = placed.with_cache(block_size, blocks)?;
         fill(&threads, &mut model, shape, blocks);
@@ -68,7 +59,7 @@ impl Subject {
     }
 
     /// What decides about the work of a row.
-    pub(crate) fn sizes(&self) -> &Sizes {
+    pub(crate) fn sizes(&self) -> &ModelSizes {
         &self.sizes
     }
 

@@ -80,6 +80,7 @@ async fn generate(engine: &Engine, row: Row, max_tokens: usize) -> anyhow::Resul
             logprobs: None,
             cache_salt: 0,
             deadline: None,
+            tag: 0,
         })?));
     }
     while let Some(read) = readers.join_next().await {
@@ -111,7 +112,7 @@ fn figures(row: Row, reports: &Receiver<StepReport>) -> anyhow::Result<Whole> {
         row.prompt
     );
     // From one step's beginning to the next one's: what lies between steps is part of the overhead.
-    let times: Vec<Duration> = steps.windows(2).map(|pair| pair[1].started - pair[0].started).collect();
+    let times: Vec<Duration> = steps.windows(2).map(|pair| pair[1].start.started - pair[0].start.started).collect();
     let forward: Duration = steps[..times.len()].iter().map(|step| step.forward).sum();
     let total: Duration = times.iter().sum();
     Ok(Whole {

@@ -23,6 +23,7 @@ use super::{
     dense::{Dense, DenseRows, widen},
     disjoint::Disjoint,
     gate::silu_gate,
+    limits::Arithmetic,
     quantized::{ByteSimd, QuantizedRows, RowBlocks, Tiles},
     threads::Threads,
 };
@@ -109,6 +110,14 @@ impl Linear {
             Weights::Candle(_) => weights * size_of::<f32>(),
         };
         WeightSize { bytes: bytes as u64, weights: weights as u64 }
+    }
+
+    /// What it is multiplied in.
+    pub fn arithmetic(&self) -> Arithmetic {
+        match &self.weights {
+            Weights::Dense(dense) => Arithmetic::Dense(dense.dtype()),
+            Weights::Tiles(_) | Weights::Candle(_) => Arithmetic::Bytes,
+        }
     }
 
     fn units(&self) -> usize {

@@ -21,7 +21,7 @@ pub use attention::{Attention, Chunk};
 pub use embedding::Embedding;
 pub use gate::silu_gate;
 pub use kv_cache::{KvCache, KvDtype, KvShape, LayerKv};
-pub use limits::{BandwidthProbe, measure_integer_peak};
+pub use limits::{Arithmetic, BandwidthProbe, MachineLimits, measure_integer_peak};
 pub use linear::{Linear, Products, WeightSize};
 pub use norm::RmsNorm;
 pub use rope::Rope;

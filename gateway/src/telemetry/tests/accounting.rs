@@ -81,6 +81,14 @@ fn a_collector_that_refuses_now_and_then_gets_the_rest() {
 }
 
 #[test]
+fn what_a_collector_rejects_of_a_batch_has_failed() {
+    let (counts, exporter) = account(Collector::RejectsOfEach(3), LIMITS, Duration::from_secs(10));
+    let calls = exporter.calls.lock().unwrap().clone();
+    assert_eq!(counts.failed, calls.iter().map(|spans| *spans.min(&3) as u64).sum::<u64>());
+    assert!(counts.failed > 0);
+}
+
+#[test]
 fn a_collector_that_hangs_costs_its_batches_and_the_queue_stays_bounded() {
     let limits = Limits { queue: 1_000, batch: 100, export_timeout: Duration::from_millis(100), ..LIMITS };
     let (counts, _) = account(Collector::Hangs, limits, Duration::from_millis(300));

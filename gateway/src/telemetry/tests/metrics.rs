@@ -1,15 +1,19 @@
 //! What a scrape shows.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use engine::{EngineStats, Stamps, StepReport, Usage};
+use engine::{EngineStats, Stamps, Usage};
 use http::HeaderMap;
 
-use super::{Collector, LIMITS, ScriptedExporter, telemetry};
+use super::{
+    Collector, LIMITS, ScriptedExporter,
+    steps::{FACTS, report},
+    telemetry,
+};
 use crate::{
     config::TelemetryConfig,
     ledger::{Facts, Ledger, Outcome},
-    telemetry::{ClosedRequest, Telemetry},
+    telemetry::{ClosedRequest, Telemetry, engine_state::WatchedEngine},
 };
 
 fn request(telemetry: &Telemetry, outcome: Outcome) {
@@ -35,24 +39,8 @@ fn request(telemetry: &Telemetry, outcome: Outcome) {
     telemetry.finish(trace, ClosedRequest { ledger: &ledger, facts: &facts, outcome });
 }
 
-#[test]
-fn a_scrape_shows_requests_steps_and_the_engine() {
-    let telemetry = Telemetry::init(&TelemetryConfig::default()).unwrap();
-    request(&telemetry, Outcome::Stop);
-    request(&telemetry, Outcome::Cancelled);
-    let mut open = telemetry.begin("POST", "/generate", &HeaderMap::new(), &Ledger::start());
-    open.run();
-    telemetry.inter_token(Duration::from_millis(3));
-    telemetry.step_observer()(&StepReport {
-        started: Instant::now(),
-        duration: Duration::from_millis(2),
-        forward: Duration::from_millis(1),
-        sequences: 3,
-        prefill_tokens: 40,
-        decode_tokens: 2,
-        kv_blocks_used: 4,
-    });
-    telemetry.watch_stats(|| EngineStats {
+fn stats() -> EngineStats {
+    EngineStats {
         kv_blocks_used: 3,
         kv_blocks_total: 12,
         prefix_cache_lookups: 30,
@@ -60,7 +48,22 @@ fn a_scrape_shows_requests_steps_and_the_engine() {
         speculative_proposed: 9,
         speculative_accepted: 4,
         ..EngineStats::default()
-    });
+    }
+}
+
+#[test]
+fn a_scrape_shows_requests_steps_and_the_engine() {
+    let telemetry = Telemetry::init(&TelemetryConfig::default()).unwrap();
+    request(&telemetry, Outcome::Stop);
+    request(&telemetry, Outcome::Cancelled);
+    let open = telemetry.begin("POST", "/generate", &HeaderMap::new(), &Ledger::start());
+    let tag = telemetry.tag(&open);
+    telemetry.inter_token(Duration::from_millis(3));
+    let mut observer = telemetry.step_observer();
+    let report = report(7, &[tag.number()]);
+    observer.begun(&report.start);
+    observer.computed(&report);
+    telemetry.watch(WatchedEngine { facts: FACTS, stats: Box::new(stats) });
     let text = telemetry.render_prometheus();
     let labels = r#"gen_ai_operation_name="text_completion",gen_ai_provider_name="local",gen_ai_request_model="demo""#;
     for line in [
@@ -78,7 +81,23 @@ fn a_scrape_shows_requests_steps_and_the_engine() {
         r#"gateway_requests_finished_total{reason="overloaded"} 0"#,
         r#"gateway_tokens_total{direction="output"} 12"#,
         "engine_batch_size_sum 3",
-        r#"engine_step_tokens_total{kind="prefill"} 40"#,
+        r#"engine_step_tokens_sum{kind="prefill"} 40"#,
+        r#"engine_step_tokens_bucket{kind="decode",le="2"} 1"#,
+        r#"engine_step_part_duration_seconds_sum{part="plan"} 0.001"#,
+        r#"engine_step_part_duration_seconds_sum{part="forward"} 0.01"#,
+        r#"engine_step_part_duration_seconds_sum{part="sample"} 0.002"#,
+        r#"engine_step_part_duration_seconds_sum{part="send"} 0.003"#,
+        "engine_step_memory_bytes_total 9000",
+        "engine_step_operations_total 200",
+        "engine_memory_bandwidth_utilization_ratio 0.9",
+        "engine_compute_utilization_ratio 0.25",
+        "engine_memory_bandwidth_limit_bytes_per_second 1000000",
+        "engine_compute_limit_per_second 80000",
+        "engine_batch_limit 16",
+        "engine_step_token_limit 128",
+        "engine_model_memory_bytes 5000",
+        r#"engine_kv_memory_bytes{state="used"} 300"#,
+        r#"engine_kv_memory_bytes{state="free"} 900"#,
         "engine_kv_usage_ratio 0.25",
         r#"engine_kv_blocks{state="free"} 9"#,
         "engine_preemptions_total 0",
@@ -90,7 +109,7 @@ fn a_scrape_shows_requests_steps_and_the_engine() {
     ] {
         assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
     }
-    drop(open);
+    drop((open, tag));
     assert!(telemetry.render_prometheus().contains(r#"gateway_requests_active{state="running"} 0"#));
 }
 

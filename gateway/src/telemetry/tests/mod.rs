@@ -6,15 +6,13 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry_sdk::{
-    error::{OTelSdkError, OTelSdkResult},
-    trace::{SdkTracerProvider, SpanData, SpanExporter},
-};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
 use prometheus::Registry;
 
 use super::{
     Telemetry,
     export::{Counters, Limits, QueueProcessor},
+    otlp::SendSpans,
     runtime::ExportThread,
     setup::{self, Parts},
 };
@@ -22,6 +20,7 @@ use crate::config::TelemetryConfig;
 
 mod accounting;
 mod metrics;
+mod steps;
 mod trees;
 
 /// What the exporter does with each batch.
@@ -31,6 +30,7 @@ enum Collector {
     TakesAfter(Duration),
     Refuses,
     RefusesEverySecond,
+    RejectsOfEach(usize),
     Hangs,
     Panics,
 }
@@ -53,16 +53,16 @@ impl ScriptedExporter {
     }
 }
 
-impl SpanExporter for ScriptedExporter {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let refused = Err(OTelSdkError::InternalFailure("refused".to_owned()));
+impl SendSpans for ScriptedExporter {
+    async fn send(&self, mut batch: Vec<SpanData>) -> Result<u64, String> {
+        let refused = Err("refused".to_owned());
         let call = {
             let mut calls = self.calls.lock().unwrap();
             calls.push(batch.len());
             calls.len()
         };
         match self.collector {
-            Collector::Takes => {}
+            Collector::Takes | Collector::RejectsOfEach(_) => {}
             Collector::TakesAfter(delay) => tokio::time::sleep(delay).await,
             Collector::Refuses => return refused,
             Collector::RefusesEverySecond if call.is_multiple_of(2) => return refused,
@@ -70,8 +70,10 @@ impl SpanExporter for ScriptedExporter {
             Collector::Hangs => std::future::pending().await,
             Collector::Panics => panic!("an exporter's bug"),
         }
+        let rejected = if let Collector::RejectsOfEach(number) = self.collector { number.min(batch.len()) } else { 0 };
+        batch.truncate(batch.len() - rejected);
         self.taken.lock().unwrap().extend(batch);
-        Ok(())
+        Ok(rejected as u64)
     }
 }
 
@@ -80,11 +82,15 @@ const LIMITS: Limits =
 
 /// A telemetry whose spans go to `exporter`.
 fn telemetry(exporter: &ScriptedExporter, limits: Limits) -> Telemetry {
+    configured(exporter, limits, &TelemetryConfig { capture_content: true, ..TelemetryConfig::default() })
+}
+
+fn configured(exporter: &ScriptedExporter, limits: Limits, config: &TelemetryConfig) -> Telemetry {
     let thread = ExportThread::start().unwrap();
     let counters = Arc::new(Counters::default());
     let queue = QueueProcessor::start(exporter.clone(), limits, Arc::clone(&counters), thread.handle());
     let registry = Registry::new();
-    let resource = setup::resource(&TelemetryConfig::default());
+    let resource = setup::resource(config);
     let parts = Parts {
         tracer_provider: SdkTracerProvider::builder().with_span_processor(queue).build(),
         meter_provider: setup::meter_provider(None, resource, &registry).unwrap(),
@@ -93,5 +99,5 @@ fn telemetry(exporter: &ScriptedExporter, limits: Limits) -> Telemetry {
         exporting: true,
         _thread: Some(thread),
     };
-    Telemetry::assemble(parts, true)
+    Telemetry::assemble(parts, config).unwrap()
 }

@@ -139,15 +139,15 @@ fn a_refusal_is_the_clients_fault_and_an_overload_ours() {
 }
 
 #[test]
-fn content_is_recorded_when_it_was_captured_and_cut_at_a_character() {
-    let content = Content { prompt: "é".repeat(20_000), answer: "yes \"quoted\"".to_owned() };
+fn content_is_recorded_when_it_was_captured() {
+    let content = Content { prompt: "é".to_owned(), answer: "yes \"quoted\"".to_owned() };
     let spans =
         spans(&HeaderMap::new(), &ledger(Phase::Deliver), &Facts { content: Some(content), ..facts() }, Outcome::Stop);
     let operation = &spans["text_completion demo"];
     let answer: serde_json::Value = serde_json::from_str(&text(operation, "gen_ai.output.messages").unwrap()).unwrap();
     assert_eq!(answer[0]["parts"][0]["content"], "yes \"quoted\"");
     let prompt: serde_json::Value = serde_json::from_str(&text(operation, "gen_ai.input.messages").unwrap()).unwrap();
-    assert_eq!(prompt[0]["parts"][0]["content"].as_str().unwrap().chars().count(), 8_192);
+    assert_eq!(prompt[0]["parts"][0]["content"], "é");
 }
 
 #[test]

@@ -14,10 +14,12 @@ mod pairs {
         false
     }
 }
+mod peak;
 
 use std::{marker::PhantomData, ops::Range};
 
 use half::bf16;
+pub(super) use peak::measure_peak;
 
 use super::{
     disjoint::Disjoint,
@@ -72,6 +74,11 @@ impl Dense {
         let &[outputs, inputs] = tensor.shape.as_slice() else { return None };
         let bytes = dtype_bytes(tensor.dtype)?;
         (tensor.bytes().len() == outputs * inputs * bytes).then_some(Self { tensor, outputs, inputs })
+    }
+
+    /// How its numbers are stored.
+    pub(super) fn dtype(&self) -> Dtype {
+        self.tensor.dtype
     }
 
     /// Bytes that a product reads.

@@ -6,7 +6,10 @@ use std::{arch::x86_64::*, mem::transmute, ops::Range, sync::OnceLock};
 
 use half::bf16;
 
-use super::{Dot, Product, columns_of};
+use super::{
+    Dot, Product, columns_of,
+    peak::{OPERAND, Sum, sum_of},
+};
 
 /// Whether this CPU has them.
 pub(super) fn detected() -> bool {
@@ -19,6 +22,13 @@ pub(super) fn detected() -> bool {
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) unsafe fn product(product: &Product<'_, u16>, columns: Range<usize>) {
     columns_of::<Pairs>(product, columns);
+}
+
+/// # Safety
+/// They were detected.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn peak(rounds: usize, operand: &[u8; OPERAND], out: &mut Sum) {
+    sum_of::<Pairs>(rounds, operand, out);
 }
 
 struct Pairs;

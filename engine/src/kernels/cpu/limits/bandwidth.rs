@@ -10,7 +10,8 @@ use std::{
 
 use memmap2::MmapMut;
 
-use super::{super::Threads, fastest};
+use super::{super::Threads, PASSES, fastest};
+use crate::memory;
 
 /// Bytes a thread takes at a time.
 const PIECE: usize = 4 << 20;
@@ -25,7 +26,11 @@ const USUAL_CACHE: usize = 32 << 20;
 /// Bounds of the buffer.
 const BUFFER: (usize, usize) = (64 << 20, 512 << 20);
 
+/// The share of the memory that is free that the buffer may take: a small container is not to be filled for it.
+const FREE_SHARE: usize = 8;
+
 /// A buffer much larger than the last-level cache, in huge pages where there are any, to be read at full speed.
+/// Where memory is scarce it is smaller, and what a cache keeps of it is read faster than memory.
 #[derive(Debug)]
 pub struct BandwidthProbe {
     buffer: MmapMut,
@@ -34,8 +39,9 @@ pub struct BandwidthProbe {
 impl BandwidthProbe {
     /// Allocates the buffer and writes to it, so that it is in memory.
     pub fn new(threads: &Threads) -> io::Result<Self> {
-        let wanted = last_level_cache().unwrap_or(USUAL_CACHE).saturating_mul(CACHES);
-        let mut buffer = MmapMut::map_anon(wanted.clamp(BUFFER.0, BUFFER.1).next_multiple_of(PIECE))?;
+        let wanted = last_level_cache().unwrap_or(USUAL_CACHE).saturating_mul(CACHES).clamp(BUFFER.0, BUFFER.1);
+        let affordable = wanted.min(memory::available() / FREE_SHARE).max(PIECE);
+        let mut buffer = MmapMut::map_anon(affordable.next_multiple_of(PIECE))?;
         #[cfg(target_os = "linux")]
         {
             // A kernel without huge pages refuses; ordinary ones do, a little slower.
@@ -51,9 +57,13 @@ impl BandwidthProbe {
 
     /// Bytes per second that all threads together read.
     pub fn measure(&self, threads: &Threads) -> f64 {
+        self.best_of(PASSES, threads)
+    }
+
+    pub(super) fn best_of(&self, passes: usize, threads: &Threads) -> f64 {
         let pieces: Vec<_> = self.buffer.chunks(PIECE).collect();
         let read = Read::available()[0];
-        fastest(|| {
+        fastest(passes, || {
             threads.each(pieces.len(), |index| {
                 hint::black_box(read.fold(pieces[index]));
             });

@@ -9,7 +9,7 @@ use std::hint;
 
 use super::{
     super::{Threads, quantized::ByteSimd},
-    fastest,
+    PASSES, fastest,
 };
 
 /// Sums in flight, enough to hide an instruction's latency.
@@ -18,10 +18,14 @@ const CHAINS: usize = 12;
 /// 8-bit operations per second, two to a multiply-add, that all threads do with the dot product of their best
 /// instruction set and operands that stay in registers.
 pub fn measure_integer_peak(threads: &Threads) -> f64 {
+    best_of(PASSES, threads)
+}
+
+pub(super) fn best_of(passes: usize, threads: &Threads) -> f64 {
     const ROUNDS: usize = 1 << 14;
     let simd = ByteSimd::best();
     let pieces = 64 * threads.count();
-    fastest(|| {
+    fastest(passes, || {
         threads.each(pieces, |_| {
             hint::black_box(sum(simd, ROUNDS, hint::black_box(3), hint::black_box(5)));
         });
