@@ -1,4 +1,4 @@
-//! A line between client and server that is long, or whose client reads slowly.
+//! A line between client and server that is long, or whose client stops reading for a while.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -28,13 +28,16 @@ const UNDER_WAY: usize = 1024;
 /// takes megabytes before it feels that nobody reads.
 const SEGMENT: u32 = 536;
 
+/// What only the head of a streamed answer says.
+const STREAM: &[u8] = b"text/event-stream";
+
 /// What the line does.
 #[derive(Debug, Clone, Copy)]
 pub enum Line {
     /// Every byte takes this long, each way.
     Long(Duration),
-    /// Answers are read at this many bytes per second, and hardly any wait in between.
-    Slow(u32),
+    /// Streamed answers are not read for this long once they have begun, and hardly any of them waits on the way.
+    Paused(Duration),
 }
 
 /// A running proxy; it ends when dropped, and its connections with it.
@@ -74,7 +77,7 @@ impl Drop for Proxy {
 /// Carries one connection until both sides are done; a broken one is seen by the side that is left.
 async fn connect(client: TcpStream, server: SocketAddr, line: Line) -> anyhow::Result<()> {
     let socket = TcpSocket::new_v4()?;
-    if let Line::Slow(_) = line {
+    if let Line::Paused(_) = line {
         socket.set_recv_buffer_size(PIECE as u32)?;
         SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
     }
@@ -82,11 +85,7 @@ async fn connect(client: TcpStream, server: SocketAddr, line: Line) -> anyhow::R
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    let there = match line {
-        Line::Long(_) => line,
-        Line::Slow(_) => Line::Long(Duration::ZERO),
-    };
-    tokio::try_join!(carry(from_client, to_server, there), carry(from_server, to_client, line))?;
+    tokio::try_join!(carry(from_client, to_server, line), carry(from_server, to_client, line))?;
     Ok(())
 }
 
@@ -99,14 +98,20 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, line: Line) -> a
             if length == 0 {
                 return anyhow::Ok(());
             }
-            let due = match line {
-                Line::Long(delay) => Instant::now() + delay,
-                Line::Slow(bytes_per_second) => {
-                    sleep(Duration::from_secs_f64(length as f64 / f64::from(bytes_per_second))).await;
-                    Instant::now()
+            let piece = buffer[..length].to_vec();
+            let (delay, pause) = match line {
+                Line::Long(delay) => (delay, None),
+                // The client asks for the type, too: what begins a stream is the answer's status.
+                Line::Paused(pause) => {
+                    let begins =
+                        piece.starts_with(b"HTTP/1.1 200") && piece.windows(STREAM.len()).any(|part| part == STREAM);
+                    (Duration::ZERO, begins.then_some(pause))
                 }
             };
-            pieces.send((due, buffer[..length].to_vec())).await?;
+            pieces.send((Instant::now() + delay, piece)).await?;
+            if let Some(pause) = pause {
+                sleep(pause).await;
+            }
         }
     };
     let write = async move {
