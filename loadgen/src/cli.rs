@@ -11,7 +11,8 @@ use url::Url;
 
 /// Measures a streaming LLM server under load: time to first token, time per output token, throughput.
 ///
-/// Each user sends a prompt to POST /generate, reads the answer as it streams, and sends the next. Exit
+/// Each user sends a prompt to POST /generate, reads the answer as it streams, and sends the next. With
+/// OTEL_EXPORTER_OTLP_ENDPOINT set, each request's span is exported there: the parent of the server's. Exit
 /// status: 0 if any request succeeded, 1 if none did or the run could not start, 2 for a bad flag.
 #[derive(Debug, Parser)]
 #[command(name = "loadgen", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]

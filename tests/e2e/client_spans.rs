@@ -10,11 +10,8 @@ use tests::{
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
 
-/// Requests of a run that are looked at one by one.
-const SHOWN: usize = 20;
-
 fn load(collector: &Collector) -> Load {
-    Load::of(2).flag("--max-tokens", 4).variable(ENDPOINT, collector.url())
+    Load::of(2).flag("--max-tokens", 300).variable(ENDPOINT, collector.url())
 }
 
 fn rows(run: &Run) -> Vec<Value> {
@@ -30,7 +27,7 @@ async fn the_clients_span_is_the_root_of_every_trace() -> anyhow::Result<()> {
     let all = rows.len();
     assert!(all > 0);
     assert_eq!(run.report["client_spans"], json!({"created": all, "exported": all, "dropped": 0, "failed": 0}));
-    for row in rows.iter().take(SHOWN) {
+    for row in &rows {
         let trace = collector.trace(row["trace_id"].as_str().unwrap()).await?;
         let client = trace.client().expect("a client span");
         assert_eq!((client.service.as_str(), client.name.as_str()), ("loadgen", "POST /generate"));
@@ -61,7 +58,7 @@ async fn they_travel_over_grpc_too() -> anyhow::Result<()> {
     let collector = Collector::grpc().await?;
     let gateway = Gateway::traced(&collector.url()).variable(PROTOCOL, "grpc").start().await?;
     let run = load(&collector).variable(PROTOCOL, "grpc").run(gateway.url()).await?;
-    for row in rows(&run).iter().take(SHOWN) {
+    for row in rows(&run) {
         assert!(collector.trace(row["trace_id"].as_str().unwrap()).await?.client().is_some());
     }
     Ok(())
@@ -70,12 +67,10 @@ async fn they_travel_over_grpc_too() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_request_has_its_span() -> anyhow::Result<()> {
     let collector = Collector::http().await?;
-    let gateway = Gateway::traced(&collector.url()).flag("--max-context", 8).start().await?;
-    let run = load(&collector).run(gateway.url()).await?;
-    let rows = rows(&run);
-    let refused: Vec<_> = rows.iter().filter(|row| row["error"] == "http_400").take(SHOWN).collect();
-    assert!(!refused.is_empty());
-    for row in refused {
+    let gateway = Gateway::traced(&collector.url()).flag("--max-context", 64).start().await?;
+    let run = load(&collector).flag("--prompt-words", 400).run(gateway.url()).await?;
+    for row in rows(&run) {
+        assert_eq!(row["error"], "http_400");
         let trace = collector.trace(row["trace_id"].as_str().unwrap()).await?;
         let client = trace.client().expect("a client span");
         assert!(client.failed);

@@ -55,8 +55,8 @@ impl Launch {
             .args(["--port", "0", "--log-format", "json", "--threads", "1"])
             .arg("--model")
             .arg(model.path())
-            .args(["--kv-memory", "64MiB"])
             .args(self.flags)
+            .env("GATEWAY_KV_MEMORY", "64MiB")
             // Tests count spans; those of steps come as time passes.
             .env("GATEWAY_STEP_SPANS_PER_SECOND", "0")
             .envs(self.variables)

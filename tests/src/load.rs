@@ -26,9 +26,10 @@ pub struct Run {
 }
 
 impl Load {
-    /// One of `users`, all started at once, for a second: what is under way then is followed to its end.
+    /// One of `users`, all started as good as at once, for two seconds: what is under way then is followed to
+    /// its end, and the server's metrics are read amid it.
     pub fn of(users: u32) -> Self {
-        let load = Self::default().flag("--users", users).flag("--spawn-rate", users.max(2)).flag("--run-time", "1s");
+        let load = Self::default().flag("--users", users).flag("--spawn-rate", 100).flag("--run-time", "2s");
         load.switch("--ignore-eos")
     }
 

@@ -152,7 +152,7 @@ fn trust(report: &Report, out: &mut impl Write) -> io::Result<()> {
     }
     if let Some(reading) = cost.metrics_read {
         let [mean, max] = [reading.mean, reading.max].map(number);
-        writeln!(out, "  Its /metrics were read {} times, {mean} ms each, {max} at most", reading.count)?;
+        writeln!(out, "  The server's /metrics were read {} times, {mean} ms each, {max} at most", reading.count)?;
     }
     if let Some(spans) = report.client_spans.filter(|spans| spans.exported < spans.created) {
         let SpanCounts { created, failed, dropped, .. } = spans;
