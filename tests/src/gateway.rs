@@ -24,7 +24,7 @@ pub struct Gateway {
     client: reqwest::Client,
     log: Arc<Mutex<Vec<String>>>,
     logging: JoinHandle<()>,
-    _model: tempfile::TempDir,
+    _model: Option<tempfile::TempDir>,
 }
 
 /// How to start one.
@@ -32,9 +32,16 @@ pub struct Gateway {
 pub struct Launch {
     flags: Vec<String>,
     variables: Vec<(String, String)>,
+    model: Option<String>,
 }
 
 impl Launch {
+    /// Serves this model, with the gateway's own defaults, instead of the tiny one.
+    pub fn model(mut self, model: impl ToString) -> Self {
+        self.model = Some(model.to_string());
+        self
+    }
+
     /// Adds a flag with its value.
     pub fn flag(mut self, name: &str, value: impl ToString) -> Self {
         self.flags.extend([name.to_owned(), value.to_string()]);
@@ -47,20 +54,20 @@ impl Launch {
         self
     }
 
-    /// Starts it with the tiny model on a free port and waits until it is ready.
+    /// Starts it on a free port and waits until it is ready.
     pub async fn start(self) -> anyhow::Result<Gateway> {
-        let model = tempfile::tempdir()?;
-        model::write(model.path())?;
-        let mut process = Command::new(binary("gateway")?)
-            .args(["--port", "0", "--log-format", "json", "--threads", "1"])
-            .arg("--model")
-            .arg(model.path())
+        let mut command = Command::new(binary("gateway")?);
+        command.args(["--port", "0", "--log-format", "json"]);
+        let tiny = match &self.model {
+            Some(model) => {
+                command.args(["--model", model]);
+                None
+            }
+            None => Some(tiny(&mut command)?),
+        };
+        let mut process = command
             .args(self.flags)
-            .env("GATEWAY_KV_MEMORY", "64MiB")
-            // Tests count spans; those of steps come as time passes.
-            .env("GATEWAY_STEP_SPANS_PER_SECOND", "0")
             .envs(self.variables)
-            .env("OTEL_BSP_SCHEDULE_DELAY", "20")
             .env_remove("RUST_LOG")
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -71,7 +78,7 @@ impl Launch {
         let log = Arc::new(Mutex::new(Vec::new()));
         let logging = tokio::spawn(keep(lines, Arc::clone(&log)));
         let url = format!("http://{address}");
-        let gateway = Gateway { process, url, client: client()?, log, logging, _model: model };
+        let gateway = Gateway { process, url, client: client()?, log, logging, _model: tiny };
         gateway.wait_until("ready", "/health/ready", |status, _| status == 200).await?;
         Ok(gateway)
     }
@@ -146,6 +153,17 @@ impl Gateway {
         (&mut self.logging).await?;
         Ok((status.code(), self.log()))
     }
+}
+
+/// The tiny model, and what suits tests of it.
+fn tiny(command: &mut Command) -> anyhow::Result<tempfile::TempDir> {
+    let model = tempfile::tempdir()?;
+    model::write(model.path())?;
+    command.args(["--threads", "1", "--model"]).arg(model.path());
+    command.env("GATEWAY_KV_MEMORY", "64MiB").env("OTEL_BSP_SCHEDULE_DELAY", "20");
+    // Tests count spans; those of steps come as time passes.
+    command.env("GATEWAY_STEP_SPANS_PER_SECOND", "0");
+    Ok(model)
 }
 
 fn value_of(text: &str, series: &str) -> Option<f64> {
