@@ -32,6 +32,18 @@ pub fn write(folder: &Path) -> anyhow::Result<()> {
     write_weights(&folder.join("model.safetensors"))
 }
 
+/// Writes it with a last layer that is no numbers: whatever is asked, the answer fails.
+pub fn write_broken(folder: &Path) -> anyhow::Result<()> {
+    write(folder)?;
+    let path = folder.join("model.safetensors");
+    let mut bytes = std::fs::read(&path)?;
+    let last = bytes.len() - VOCABULARY * HIDDEN * size_of::<f32>();
+    for number in bytes[last..].chunks_exact_mut(size_of::<f32>()) {
+        number.copy_from_slice(&f32::NAN.to_le_bytes());
+    }
+    Ok(std::fs::write(path, bytes)?)
+}
+
 fn tensors() -> Vec<(String, Vec<usize>)> {
     let kv = HIDDEN / HEADS * KV_HEADS;
     let mut tensors = vec![("model.embed_tokens".to_owned(), vec![VOCABULARY, HIDDEN])];

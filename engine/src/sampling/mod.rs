@@ -52,19 +52,23 @@ impl Sampler {
         Self { rng: ChaCha8Rng::seed_from_u64(sampling.seed), sampling, logprobs, counts }
     }
 
-    /// Draws the next token; penalties are left in `logits`.
-    pub fn sample(&mut self, logits: &mut [f32]) -> Sampled {
+    /// Draws the next token; penalties are left in `logits`. `None` where no token has a finite logit that is the
+    /// highest: the model broke down.
+    pub fn sample(&mut self, logits: &mut [f32]) -> Option<Sampled> {
         let model = self.logprobs.map(|count| Logprobs::of(logits, usize::from(count)));
         self.penalize(logits);
         let id = match self.sampling.temperature == 0.0 {
             true => scan::position_of_highest(logits),
             false => draw::draw(logits, &self.sampling, self.rng.random()),
         };
+        if !logits[id as usize].is_finite() {
+            return None;
+        }
         let logit = self.counts.get(&id).map_or(logits[id as usize], |count| count.logit);
         if self.penalizes() {
             self.counts.entry(id).or_default().generated += 1;
         }
-        Sampled { id, logprob: model.map(|model| model.of_token(logit)) }
+        Some(Sampled { id, logprob: model.map(|model| model.of_token(logit)) })
     }
 
     fn penalizes(&self) -> bool {
@@ -110,12 +114,13 @@ impl Logprobs {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
     fn draws(sampling: Sampling, logits: &[f32], count: usize) -> Vec<u32> {
         let mut sampler = Sampler::new(sampling, None, &[]);
-        (0..count).map(|_| sampler.sample(&mut logits.to_vec()).id).collect()
+        (0..count).map(|_| sampler.sample(&mut logits.to_vec()).unwrap().id).collect()
     }
 
     fn seen(sampling: Sampling, logits: &[f32]) -> Vec<u32> {
@@ -129,6 +134,15 @@ mod tests {
     fn greedy_takes_the_first_of_the_highest() {
         let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
         assert_eq!(draws(sampling, &[0.0, 3.0, 3.0, f32::NAN], 1), [1]);
+    }
+
+    #[test]
+    fn of_a_model_that_broke_down_nothing_is_drawn() {
+        for broken in [[f32::NAN; 3], [f32::NEG_INFINITY; 3], [0.0, f32::INFINITY, 1.0]] {
+            for sampling in [Sampling::default(), Sampling { temperature: 0.0, ..Sampling::default() }] {
+                assert_eq!(Sampler::new(sampling, Some(2), &[]).sample(&mut broken.clone()), None);
+            }
+        }
     }
 
     #[test]
@@ -162,12 +176,12 @@ mod tests {
     fn penalties_move_what_was_seen() {
         let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
         let mut repeated = Sampler::new(Sampling { repetition_penalty: 2.0, ..greedy.clone() }, None, &[0]);
-        assert_eq!(repeated.sample(&mut [3.0, 2.0]).id, 1, "3 / 2 < 2");
+        assert_eq!(repeated.sample(&mut [3.0, 2.0]).unwrap().id, 1, "3 / 2 < 2");
         let mut frequent = Sampler::new(Sampling { frequency_penalty: 0.4, ..greedy.clone() }, None, &[0]);
-        let ids: Vec<_> = (0..4).map(|_| frequent.sample(&mut [1.0, 0.5]).id).collect();
+        let ids: Vec<_> = (0..4).map(|_| frequent.sample(&mut [1.0, 0.5]).unwrap().id).collect();
         assert_eq!(ids, [0, 0, 1, 0], "the prompt does not count");
         let mut present = Sampler::new(Sampling { presence_penalty: 0.6, ..greedy }, None, &[]);
-        let ids: Vec<_> = (0..3).map(|_| present.sample(&mut [1.0, 0.5]).id).collect();
+        let ids: Vec<_> = (0..3).map(|_| present.sample(&mut [1.0, 0.5]).unwrap().id).collect();
         assert_eq!(ids, [0, 1, 0], "once, however often");
     }
 
@@ -176,8 +190,8 @@ mod tests {
         let sampling = Sampling { temperature: 0.0, presence_penalty: 2.0, ..Sampling::default() };
         let mut sampler = Sampler::new(sampling, Some(2), &[]);
         let logits = [0.5f32.ln(), 0.3f32.ln(), 0.2f32.ln()];
-        let first = sampler.sample(&mut logits.to_vec());
-        let second = sampler.sample(&mut logits.to_vec());
+        let first = sampler.sample(&mut logits.to_vec()).unwrap();
+        let second = sampler.sample(&mut logits.to_vec()).unwrap();
         assert_eq!((first.id, second.id), (0, 1));
         let logprob = second.logprob.as_ref().map_or(0.0, |logprob| logprob.logprob);
         assert!((logprob - 0.3f32.ln()).abs() < 1e-6);

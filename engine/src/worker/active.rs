@@ -105,7 +105,8 @@ impl Active {
     pub(super) fn draw(&mut self, rows: ChunksExactMut<'_, f32>) -> Vec<Sampled> {
         let mut sampled: Vec<Sampled> = Vec::with_capacity(rows.len());
         for row in rows {
-            sampled.push(self.sampler.sample(row));
+            let Some(token) = self.sampler.sample(row) else { break };
+            sampled.push(token);
             if self.guess.get(sampled.len() - 1) != sampled.last().map(|token| &token.id) {
                 break;
             }

@@ -120,6 +120,9 @@ impl Worker {
 
     /// Sends what was sampled after a chunk, up to what ends the answer.
     fn go_on(&mut self, chunk: Chunk, sampled: Vec<Sampled>, now: Instant) {
+        if chunk.samples && sampled.is_empty() {
+            return self.break_off(chunk.id);
+        }
         let Some(active) = self.active.get_mut(&chunk.id) else { return };
         let (mut known, mut keys, mut end) = (0_usize, Vec::new(), None);
         for token in sampled {
@@ -138,6 +141,14 @@ impl Worker {
         self.scheduler.computed(chunk, known, keys);
         if let Some(reason) = end {
             self.finish(chunk.id, reason);
+        }
+    }
+
+    /// What the model computed for a request is no number: it ends, and the others of the step go on.
+    fn break_off(&mut self, id: SequenceId) {
+        tracing::error!("the model's logits are not finite: are its weights whole?");
+        if let Some(active) = self.remove(id) {
+            active.fail("the model's logits are not finite");
         }
     }
 

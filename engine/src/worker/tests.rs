@@ -23,6 +23,8 @@ const VOCABULARY: usize = 259;
 const BLOCK: usize = 4;
 /// The letter the scripted model never says, and the prompt it fails on.
 const POISON: u32 = 3 + b'!' as u32;
+/// What follows it is no number.
+const NOT_A_NUMBER: u32 = 3 + b'?' as u32;
 /// What the scripted model would have to do if it computed.
 const SIZES: ModelSizes = ModelSizes {
     layers: WeightSize { bytes: 1000, weights: 2000 },
@@ -98,6 +100,10 @@ impl Model for Scripted {
                 let token = self.memory[blocks[position / BLOCK] as usize * BLOCK + position % BLOCK];
                 (hash ^ u64::from(token)).wrapping_mul(0x0100_0000_01b3)
             });
+            if batch.tokens[row] == NOT_A_NUMBER {
+                logits.extend([f32::NAN; VOCABULARY]);
+                continue;
+            }
             let mut row = vec![0.0; VOCABULARY];
             row[3 + b'a' as usize + (hash >> 20) as usize % 26] = 50.0;
             logits.extend(row);
@@ -330,6 +336,18 @@ async fn a_failed_step_ends_only_the_requests_in_it() {
     assert!(failed.next().await.is_none());
     let (text, _, _) = collect(fixture.engine.submit(request("fine", 5)).unwrap()).await;
     assert_eq!(text.len(), 5);
+    until(&fixture.engine, |stats| stats.kv_blocks_used == 0).await;
+}
+
+#[tokio::test]
+async fn a_request_whose_logits_are_no_numbers_fails_alone() {
+    let fixture = fixture(100, EngineConfig::default());
+    let mut failed = fixture.engine.submit(request("what?", 5)).unwrap();
+    let beside = fixture.engine.submit(request("fine", 5)).unwrap();
+    let message = "the model's logits are not finite";
+    assert!(matches!(failed.next().await, Some(Event::Failed(failure)) if failure.message == message));
+    assert!(failed.next().await.is_none());
+    assert_eq!(collect(beside).await.0.len(), 5);
     until(&fixture.engine, |stats| stats.kv_blocks_used == 0).await;
 }
 
