@@ -1,5 +1,7 @@
 //! A caller's trace context is continued if it is one, and else passed over.
 
+use std::io::Write;
+
 use reqwest::header::{HeaderMap, HeaderValue};
 use tests::{collector::Collector, gateway::Gateway};
 
@@ -80,6 +82,30 @@ async fn the_vendors_state_travels_with_the_trace_unless_it_is_too_long() -> any
         assert_eq!(ask(&gateway, &headers).await?, caller.trace_id);
         let trace = collector.trace(&caller.trace_id).await?;
         assert_eq!(trace.server().unwrap().state, expected, "{lists:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_baggage_what_is_asked_for_is_kept_and_no_more() -> anyhow::Result<()> {
+    let collector = Collector::http().await?;
+    let mut file = tempfile::NamedTempFile::new()?;
+    writeln!(file, "[telemetry]\nbaggage_attributes = ['session.id', 'tenant']")?;
+    let gateway = Gateway::traced(&collector.url()).flag("--config", file.path().display()).start().await?;
+    let long = "é".repeat(200);
+    let cases: [(&str, Option<&str>, Option<&str>); 5] = [
+        ("session.id=s%201,user=u", Some("s 1"), None),
+        ("tenant=t;ttl=1, session.id=s", Some("s"), Some("t")),
+        (&format!("session.id={}", long.replace('é', "%C3%A9")), Some(&long[..256]), None),
+        ("session.id", None, None),
+        (",;=%ZZ,=,", None, None),
+    ];
+    for (baggage, session, tenant) in cases {
+        let trace = collector.trace(&ask(&gateway, &[("baggage", baggage)]).await?).await?;
+        let operation = trace.operation().unwrap();
+        let found = (operation.attribute("session.id"), operation.attribute("tenant"));
+        assert_eq!(found, (session, tenant), "{baggage}");
+        assert_eq!(operation.attribute("user"), None);
     }
     Ok(())
 }

@@ -23,6 +23,8 @@ pub struct TelemetryConfig {
     pub sample_ratio: Option<f64>,
     /// Engine steps per second that get a span of their own, 0 is none; else 10.
     pub step_spans_per_second: Option<f64>,
+    /// Entries of callers' baggage that become attributes of the operation's span, by key, such as `session.id`.
+    pub baggage_attributes: Vec<String>,
     /// Whether prompts and answers may enter spans.
     pub capture_content: bool,
     /// Regular expressions: what they match in a captured prompt or answer is replaced by `[redacted]`.
@@ -64,6 +66,11 @@ impl TelemetryConfig {
         }
         if let Some(ratio) = self.sample_ratio {
             within("telemetry.sample_ratio", ratio, 0.0..=1.0)?;
+        }
+        within("telemetry.baggage_attributes", self.baggage_attributes.len(), 0..=16)?;
+        if self.baggage_attributes.iter().any(|key| !key.bytes().all(|byte| byte.is_ascii_graphic()) || key.is_empty())
+        {
+            return Err(("telemetry.baggage_attributes", "holds what can be no key of baggage".to_owned()));
         }
         within("telemetry.redact", self.redact.len(), 0..=64)?;
         for pattern in &self.redact {
@@ -107,6 +114,11 @@ mod tests {
         );
         assert_eq!(refused(TelemetryConfig { sample_ratio: Some(1.5), ..base() }), Err("telemetry.sample_ratio"));
         assert_eq!(refused(TelemetryConfig { redact: vec!["(".to_owned()], ..base() }), Err("telemetry.redact"));
+        let keys = vec!["session id".to_owned()];
+        assert_eq!(
+            refused(TelemetryConfig { baggage_attributes: keys, ..base() }),
+            Err("telemetry.baggage_attributes")
+        );
         let none = Some(ByteSize(0));
         assert_eq!(refused(TelemetryConfig { content_limit: none, ..base() }), Err("telemetry.content_limit"));
         assert_eq!(

@@ -90,6 +90,7 @@ struct Inner {
     recent_steps: Arc<RecentSteps>,
     tagged: Arc<TaggedRequests>,
     step_spans_per_second: f64,
+    baggage_attributes: Vec<String>,
     capture: Option<content::Capture>,
     parts: setup::Parts,
 }
@@ -142,6 +143,7 @@ impl Telemetry {
             recent_steps,
             tagged: Arc::default(),
             step_spans_per_second: config.step_spans_per_second.unwrap_or(STEP_SPANS_PER_SECOND),
+            baggage_attributes: config.baggage_attributes.clone(),
             capture: content::Capture::new(config)?,
             parts,
         };
@@ -163,9 +165,10 @@ impl Telemetry {
         let context = inner.parts.ids.build_with_context(head, &caller).span_context().clone();
         let caller = caller.span();
         let parent = Parent { id: caller.span_context().span_id(), is_remote: caller.span_context().is_remote() };
+        let baggage = propagation::baggage(headers, &inner.baggage_attributes);
         let steps = Arc::new(RequestSteps::new(context.clone(), inner.metrics.active()));
         RequestTrace {
-            server: ServerSpan { context, parent, method, route },
+            server: ServerSpan { context, parent, baggage, method, route },
             operation: spans::operation(route),
             steps,
         }

@@ -1,12 +1,14 @@
 //! The trace that a caller names, as W3C Trace Context has it: continued if what was sent is valid, else a new
-//! one begins, and nobody is told off.
+//! one begins, and nobody is told off. Of W3C Baggage only what is asked for is kept.
 
 use http::HeaderMap;
 use opentelemetry::{
-    Context,
+    Context, KeyValue,
+    baggage::BaggageExt,
     propagation::{Extractor, TextMapPropagator},
 };
-use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_http::HeaderExtractor;
+use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
@@ -14,6 +16,9 @@ const TRACESTATE: &str = "tracestate";
 /// What the specification asks to be kept at least, and we keep at most.
 const TRACESTATE_BYTES: usize = 512;
 const TRACESTATE_ENTRIES: usize = 32;
+
+/// The most of one entry of baggage that becomes an attribute.
+const BAGGAGE_BYTES: usize = 256;
 
 /// The context of the span that `headers` name, or an empty one.
 pub(super) fn parent(headers: &HeaderMap) -> Context {
@@ -24,6 +29,19 @@ pub(super) fn parent(headers: &HeaderMap) -> Context {
             .extract_with_context(&Context::new(), &Inbound { parent, state: state(headers) }),
         _ => Context::new(),
     }
+}
+
+/// The entries of the caller's baggage under `keys`, each no longer than [`BAGGAGE_BYTES`].
+pub(super) fn baggage(headers: &HeaderMap, keys: &[String]) -> Vec<KeyValue> {
+    if keys.is_empty() {
+        return Vec::new();
+    }
+    let context = BaggagePropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers));
+    let entry = |key: &String| {
+        let value = context.baggage().get(key)?.as_str();
+        Some(KeyValue::new(key.clone(), value[..value.floor_char_boundary(BAGGAGE_BYTES)].to_owned()))
+    };
+    keys.iter().filter_map(entry).collect()
 }
 
 /// `VERSION-TRACE-SPAN-FLAGS` in lower case, which later versions may go on from; of version 0 it is all.

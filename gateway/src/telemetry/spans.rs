@@ -6,7 +6,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{SpanContext, SpanId, SpanKind};
+use opentelemetry::{
+    KeyValue,
+    trace::{SpanContext, SpanId, SpanKind},
+};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
 use super::{
@@ -23,6 +26,8 @@ use crate::ledger::{Interval, Outcome, Phase};
 pub(super) struct ServerSpan {
     pub(super) context: SpanContext,
     pub(super) parent: Parent,
+    /// What of the caller's baggage the operation's span shows.
+    pub(super) baggage: Vec<KeyValue>,
     pub(super) method: &'static str,
     pub(super) route: &'static str,
 }
@@ -51,7 +56,10 @@ pub(super) fn encode(
     let id = RandomIdGenerator::default().new_span_id();
     let below_server = Parent { id: server.context.span_id(), is_remote: false };
     let name = (operation, request.facts.model.as_deref().unwrap_or_default());
-    spans.add(&server.head(name, id, below_server, whole), |span| describe_operation(span, operation, request));
+    spans.add(&server.head(name, id, below_server, whole), |span| {
+        describe_operation(span, operation, request);
+        server.baggage.iter().for_each(|pair| span.attribute(pair.key.as_str(), &pair.value));
+    });
     let below_operation = Parent { id, is_remote: false };
     for interval in ledger.intervals(closed) {
         let id = RandomIdGenerator::default().new_span_id();
