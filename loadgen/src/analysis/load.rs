@@ -10,7 +10,9 @@ use super::observation::{Clock, Observation};
 pub(super) struct Load {
     /// Per observation: requests under way when it was sent, itself included.
     pub(super) in_flight: Vec<Option<u64>>,
-    /// Nanoseconds during which at least one was under way.
+    /// Nanoseconds during which at least one was under way and more were to come: what ends after the last was sent
+    /// says nothing of how often they are sent. Where that is less than half of the time, they came in a wave, and
+    /// all of it counts.
     pub(super) busy: u64,
 }
 
@@ -30,16 +32,20 @@ impl Load {
     fn add(&mut self, mut requests: Vec<(u64, u64, usize)>) {
         requests.sort_unstable();
         let mut ends = BinaryHeap::new();
-        let mut covered = 0;
+        let (mut covered, mut whole, mut sending) = (0, 0, 0);
+        let (all, last) = (requests.len() as u64, requests.last().map_or(0, |request| request.0));
         for (from, to, index) in requests {
             while ends.peek().is_some_and(|Reverse(end)| *end <= from) {
                 ends.pop();
             }
             ends.push(Reverse(to));
             self.in_flight[index] = Some(ends.len() as u64);
-            self.busy += to.saturating_sub(from.max(covered));
+            whole += to.saturating_sub(from.max(covered));
+            sending += to.min(last).saturating_sub(from.max(covered));
             covered = covered.max(to);
         }
+        // The last one sent has its share of the time too.
+        self.busy += if 2 * sending >= whole { sending + sending / (all - 1).max(1) } else { whole };
     }
 }
 
@@ -67,6 +73,8 @@ mod tests {
         ];
         let load = Load::of(&requests);
         assert_eq!(load.in_flight, [Some(1), Some(2), Some(2), Some(1), Some(1), None]);
-        assert_eq!(load.busy, 20 + 10 + 2);
+        assert_eq!(load.busy, (20 + 20 / 3) + 2);
+        let wave = [request(run, 0, 10), request(run, 1, 12), request(run, 2, 9)];
+        assert_eq!(Load::of(&wave).busy, 12);
     }
 }
