@@ -1,15 +1,12 @@
 //! Protobuf's wire format, as far as spans need it: messages are written front to back into one buffer.
 
+use prost::encoding::{WireType, encode_key, encode_varint};
+
 /// A message while it is written.
 #[derive(Debug, Default)]
 pub(super) struct Message {
     bytes: Vec<u8>,
 }
-
-const VARINT: u32 = 0;
-const FIXED_64: u32 = 1;
-const LENGTH_DELIMITED: u32 = 2;
-const FIXED_32: u32 = 5;
 
 impl Message {
     /// An empty one, with room for `bytes`.
@@ -24,19 +21,19 @@ impl Message {
 
     /// An integer, an enumerator or a flag.
     pub(super) fn number(&mut self, field: u32, value: u64) {
-        self.tag(field, VARINT);
-        self.varint(value);
+        encode_key(field, WireType::Varint, &mut self.bytes);
+        encode_varint(value, &mut self.bytes);
     }
 
     /// A `fixed32`.
     pub(super) fn fixed32(&mut self, field: u32, value: u32) {
-        self.tag(field, FIXED_32);
+        encode_key(field, WireType::ThirtyTwoBit, &mut self.bytes);
         self.bytes.extend_from_slice(&value.to_le_bytes());
     }
 
     /// A `fixed64` or, by its bits, a `double`.
     pub(super) fn fixed64(&mut self, field: u32, value: u64) {
-        self.tag(field, FIXED_64);
+        encode_key(field, WireType::SixtyFourBit, &mut self.bytes);
         self.bytes.extend_from_slice(&value.to_le_bytes());
     }
 
@@ -63,13 +60,13 @@ impl Message {
 
     /// What comes before `length` bytes that are written elsewhere.
     pub(super) fn head(&mut self, field: u32, length: usize) {
-        self.tag(field, LENGTH_DELIMITED);
-        self.varint(length as u64);
+        encode_key(field, WireType::LengthDelimited, &mut self.bytes);
+        encode_varint(length as u64, &mut self.bytes);
     }
 
     /// A message within this one.
     pub(super) fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
-        self.tag(field, LENGTH_DELIMITED);
+        encode_key(field, WireType::LengthDelimited, &mut self.bytes);
         // Its length is known afterwards, and takes one byte more often than not.
         let place = self.bytes.len();
         self.bytes.push(0);
@@ -80,22 +77,10 @@ impl Message {
             return;
         }
         let end = self.bytes.len();
-        self.varint(length as u64);
+        encode_varint(length as u64, &mut self.bytes);
         let wider = self.bytes.len() - end;
         self.bytes[place + 1..].rotate_right(wider);
         self.bytes.remove(place);
-    }
-
-    fn tag(&mut self, field: u32, wire_type: u32) {
-        self.varint(u64::from(field << 3 | wire_type));
-    }
-
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.bytes.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.bytes.push(value as u8);
     }
 }
 
