@@ -38,7 +38,8 @@ pub(super) async fn deliver(
         };
         let wait = match refusal.retry {
             Retry::Never => return Err(refusal.reason),
-            Retry::After(wait) => wait,
+            // However soon it may be, a collector is not asked without pause.
+            Retry::After(wait) => wait.max(FIRST_PAUSE),
             Retry::Soon => {
                 let next = LAST_PAUSE.min(pause * 2);
                 std::mem::replace(&mut pause, next)
@@ -103,6 +104,8 @@ mod tests {
         assert_eq!(asked, [0, 3000]);
         let (result, asked) = tried(vec![refusal(Retry::After(Duration::from_secs(60)))]).await;
         assert_eq!((result, asked), (Err("refused".to_owned()), vec![0]), "beyond the time there is");
+        let (result, asked) = tried(vec![refusal(Retry::After(Duration::ZERO)), Ok(Taken::default())]).await;
+        assert_eq!((result, asked), (Ok(Taken::default()), vec![0, 100]), "at once is not without pause");
     }
 
     #[tokio::test(start_paused = true)]
