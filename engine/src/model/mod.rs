@@ -8,6 +8,8 @@ mod work;
 
 use std::ops::Range;
 
+#[cfg(test)]
+pub(crate) use work::SIZES;
 pub use work::{ModelSizes, Work};
 
 use crate::error::EngineError;

@@ -71,18 +71,20 @@ impl ModelSizes {
     }
 }
 
+/// Sizes with which sums can be done by hand.
+#[cfg(test)]
+pub(crate) const SIZES: ModelSizes = ModelSizes {
+    layers: WeightSize { bytes: 1000, weights: 2000 },
+    output: WeightSize { bytes: 100, weights: 200 },
+    embedding_row_bytes: 10,
+    kv_position_bytes: 1,
+    window: usize::MAX,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Logits;
-
-    const SIZES: ModelSizes = ModelSizes {
-        layers: WeightSize { bytes: 1000, weights: 2000 },
-        output: WeightSize { bytes: 100, weights: 200 },
-        embedding_row_bytes: 10,
-        kv_position_bytes: 1,
-        window: usize::MAX,
-    };
 
     /// A batch of sequences given by where they begin, how many tokens they compute, and their logits.
     fn batch(parts: &[(usize, usize, Logits)]) -> StepBatch {

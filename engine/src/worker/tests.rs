@@ -14,9 +14,9 @@ use crate::{
     Engine, EngineConfig, EngineError, Event, FinishReason, Finished, Generation, GenerationRequest, ModelConfig,
     Sampling, Stamps, StepObserver, StepReport, StepStart, SubmitError, Text,
     handle::ModelInfo,
-    kernels::cpu::{Threads, WeightSize},
+    kernels::cpu::Threads,
     loader::RopeLayout,
-    model::{Model, ModelSizes, StepBatch},
+    model::{Model, ModelSizes, SIZES, StepBatch},
 };
 
 const VOCABULARY: usize = 259;
@@ -25,14 +25,6 @@ const BLOCK: usize = 4;
 const POISON: u32 = 3 + b'!' as u32;
 /// What follows it is no number.
 const NOT_A_NUMBER: u32 = 3 + b'?' as u32;
-/// What the scripted model would have to do if it computed.
-const SIZES: ModelSizes = ModelSizes {
-    layers: WeightSize { bytes: 1000, weights: 2000 },
-    output: WeightSize { bytes: 100, weights: 200 },
-    embedding_row_bytes: 10,
-    kv_position_bytes: 1,
-    window: usize::MAX,
-};
 
 /// Keeps token ids where keys and values would be; the next token is a hash of what it reads back through
 /// the block tables, so a row computed from the wrong blocks says something else.
