@@ -99,6 +99,38 @@ pub struct Timings {
     pub interference_ms: Option<f64>,
 }
 
+/// A phase of the server's ledger, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Reading the request.
+    Receive,
+    /// Rendering and encoding the prompt.
+    Tokenize,
+    /// Waiting for the first step.
+    Queue,
+    /// To the first token.
+    Prefill,
+    /// To the last token.
+    Decode,
+    /// To the last byte.
+    Deliver,
+}
+
+impl Phase {
+    /// All, in order.
+    pub const ALL: [Self; 6] = [Self::Receive, Self::Tokenize, Self::Queue, Self::Prefill, Self::Decode, Self::Deliver];
+
+    /// Its name in spans, and in JSON before `_ms`.
+    pub fn name(self) -> &'static str {
+        ["receive", "tokenize", "queue", "prefill", "decode", "deliver"][self as usize]
+    }
+
+    /// The one called so.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|phase| phase.name() == name)
+    }
+}
+
 /// Why a request failed: a closed set, so that failures can be counted by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorClass {

@@ -19,7 +19,7 @@ pub(super) struct Analysed<'a> {
 pub struct Figures {
     /// Requests that came to a good end; all times are about these.
     pub requests: usize,
-    /// Seconds during which any request was under way.
+    /// Seconds during which requests were sent and under way.
     pub busy_s: f64,
     /// Requests per second of that time.
     pub requests_per_s: f64,

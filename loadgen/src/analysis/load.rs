@@ -17,14 +17,15 @@ pub(super) struct Load {
 }
 
 impl Load {
-    pub(super) fn of(observations: &[Observation]) -> Self {
+    pub(super) fn of<'a>(observations: impl IntoIterator<Item = &'a Observation>) -> Self {
         let mut by_clock: BTreeMap<Clock, Vec<(u64, u64, usize)>> = BTreeMap::new();
-        for (index, observation) in observations.iter().enumerate() {
+        let mut load = Self { in_flight: Vec::new(), busy: 0 };
+        for (index, observation) in observations.into_iter().enumerate() {
+            load.in_flight.push(None);
             if let Some((clock, from, to)) = observation.interval() {
                 by_clock.entry(clock).or_default().push((from, to, index));
             }
         }
-        let mut load = Self { in_flight: vec![None; observations.len()], busy: 0 };
         by_clock.into_values().for_each(|requests| load.add(requests));
         load
     }

@@ -147,13 +147,12 @@ pub fn analyse(evidence: &Evidence) -> Analysis {
     }
 }
 
-/// For how long any request was under way that was not sent during ramp-up.
+/// [`Load::busy`] of the requests that were not sent during ramp-up.
 fn busy(observations: &[Observation], load: &Load) -> u64 {
     if !observations.iter().any(Observation::in_ramp) {
         return load.busy;
     }
-    let steady: Vec<Observation> = observations.iter().filter(|observation| !observation.in_ramp()).cloned().collect();
-    Load::of(&steady).busy
+    Load::of(observations.iter().filter(|observation| !observation.in_ramp())).busy
 }
 
 fn counts(evidence: &Evidence, analysed: &[Analysed<'_>], failures: &[FailureCount]) -> Counts {

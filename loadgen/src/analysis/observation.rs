@@ -4,7 +4,7 @@
 
 use std::array;
 
-use crate::record::{Row, Timings};
+use crate::record::{Phase, Row, Timings};
 
 /// The longest time a request may have taken; longer ones are taken for broken clocks.
 const LONGEST: u64 = 7 * 24 * 3600 * NANOS_PER_SECOND;
@@ -18,38 +18,6 @@ pub enum Clock {
     Wall,
     /// From the beginning of a run, which is told apart from others by its number.
     Run(u32),
-}
-
-/// A phase of the server's ledger, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Reading the request.
-    Receive,
-    /// Rendering and encoding the prompt.
-    Tokenize,
-    /// Waiting for the first step.
-    Queue,
-    /// To the first token.
-    Prefill,
-    /// To the last token.
-    Decode,
-    /// To the last byte.
-    Deliver,
-}
-
-impl Phase {
-    /// All, in order.
-    pub const ALL: [Self; 6] = [Self::Receive, Self::Tokenize, Self::Queue, Self::Prefill, Self::Decode, Self::Deliver];
-
-    /// Its name in spans, and in JSON before `_ms`.
-    pub fn name(self) -> &'static str {
-        ["receive", "tokenize", "queue", "prefill", "decode", "deliver"][self as usize]
-    }
-
-    /// The one called so.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|phase| phase.name() == name)
-    }
 }
 
 /// A request as the client saw it.

@@ -8,7 +8,8 @@ use std::array;
 
 use serde::{Serialize, Serializer};
 
-use super::observation::{Attributed, ClientSide, Clock, Observation, Phase, ServerSide};
+use super::observation::{Attributed, ClientSide, Clock, Observation, ServerSide};
+use crate::record::Phase;
 
 /// Where time goes, in the order a request meets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,12 +6,10 @@ use super::aggregate::{Aggregate, ErrorCount, Rate, Window};
 use super::figures::{Counts, Latencies, PhaseRow, Phases, ServerCheck, Summary, Throughput, Tokens, WindowFacts};
 use super::histogram::{Histogram, millis};
 use super::verdict::{Thresholds, Verdict};
+use crate::record::Phase;
 
 /// Neighbouring events closer than this arrived in one piece.
 const BUNCHED: Duration = Duration::from_micros(100);
-
-/// The phases in the order a request goes through them; others follow in the order of their names.
-const PHASE_ORDER: [&str; 6] = ["receive_ms", "tokenize_ms", "queue_ms", "prefill_ms", "decode_ms", "deliver_ms"];
 
 impl Summary {
     /// The figures of `steady` where the run was long enough for it, of `whole` otherwise.
@@ -129,9 +127,10 @@ fn verdicts(latencies: &Latencies) -> Vec<Verdict> {
 
 fn phases(aggregate: &Aggregate) -> Option<Phases> {
     let latency = millis(aggregate.with_ledger.mean()?);
-    let rank = |name: &str| PHASE_ORDER.iter().position(|known| *known == name).unwrap_or(PHASE_ORDER.len());
+    // In the order a request goes through them; others follow in the order of their names.
+    let place = |name: &str| Phase::named(name.strip_suffix("_ms")?).map(|phase| phase as usize);
     let mut names: Vec<&String> = aggregate.phases.keys().collect();
-    names.sort_by_key(|name| (rank(name), name.as_str()));
+    names.sort_by_key(|name| (place(name).unwrap_or(Phase::ALL.len()), name.as_str()));
     let requests = aggregate.with_ledger.count();
     let row = |phase: &str, histogram: &Histogram| {
         let figures = histogram.distribution()?;

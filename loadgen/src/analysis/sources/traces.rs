@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::otlp::{Event, Fold, KeyValue};
-use crate::analysis::observation::{Attributed, ClientSide, Clock, Observation, Phase, ServerSide, Tokens, nanos};
+use crate::analysis::observation::{Attributed, ClientSide, Clock, Observation, ServerSide, Tokens, nanos};
+use crate::record::Phase;
 
 /// Spans kept of one trace: a request has a dozen.
 const SPANS_PER_TRACE: usize = 256;
