@@ -7,7 +7,7 @@
 //! - All of this runs on the engine's thread, for a step without a span and without a newcomer in a few clock reads.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -146,15 +146,21 @@ pub(super) struct StepSpans {
     /// From one sampled step's beginning to the next one's, at least.
     interval: Duration,
     next: Option<Instant>,
-    /// Of the step under way, and when it began.
-    open: Option<(Span, SystemTime)>,
+    /// Of steps under way, the oldest first.
+    open: VecDeque<OpenStep>,
+}
+
+struct OpenStep {
+    number: u64,
+    span: Span,
+    started: SystemTime,
 }
 
 impl StepSpans {
     /// At most so many per second; none for 0.
     pub(super) fn new(tracer: SdkTracer, per_second: f64) -> Option<Self> {
         let interval = Duration::try_from_secs_f64(per_second.recip()).ok()?;
-        Some(Self { tracer, interval, next: None, open: None })
+        Some(Self { tracer, interval, next: None, open: VecDeque::new() })
     }
 
     fn is_due(&self, started: Instant) -> bool {
@@ -178,12 +184,13 @@ impl StepSpans {
         for request in linked {
             lock(&request.links).add(step.started, span.span_context());
         }
-        self.open = Some((span, started));
+        self.open.push_back(OpenStep { number: step.number, span, started });
     }
 
     /// Ends the span of the step, if it has one.
     fn end(&mut self, report: &StepReport, utilization: Option<Utilization>) {
-        let Some((mut span, started)) = self.open.take() else { return };
+        let own = |open: &mut OpenStep| open.number == report.start.number;
+        let Some(OpenStep { mut span, started, .. }) = self.open.pop_front_if(own) else { return };
         span.set_attributes(attributes(report, utilization));
         span.end_with_timestamp(started + report.duration);
     }

@@ -153,6 +153,28 @@ fn a_step_and_its_requests_link_each_other() {
 }
 
 #[test]
+fn a_step_that_begins_while_another_is_under_way_has_its_own_span() {
+    let (telemetry, exporter) = watched(1e6);
+    let mut observer = telemetry.step_observer();
+    let steps = [1, 2, 3, 4].map(|number| {
+        let mut step = StepReport { sequences: number as usize, ..report(number, &[]) };
+        step.start.started += Duration::from_millis(number);
+        step
+    });
+    observer.begun(&steps[0].start);
+    for pair in steps.windows(2) {
+        observer.begun(&pair[1].start);
+        observer.computed(&pair[0]);
+    }
+    observer.computed(&steps[3]);
+    telemetry.shutdown(Duration::from_secs(10));
+    let spans = exporter.taken();
+    let told = |span: &SpanData| -> Vec<_> { span.attributes[..2].iter().map(|pair| pair.value.to_string()).collect() };
+    let told: Vec<_> = named(&spans, "engine.step").into_iter().map(told).collect();
+    assert_eq!(told, ["1", "2", "3", "4"].map(|number| [number; 2]));
+}
+
+#[test]
 fn steps_are_sampled_in_time_however_short_they_are() {
     for (per_second, every, expected) in [(10.0, 1, 50), (10.0, 70, 36), (10.0, 300, 17), (0.5, 10, 3), (0.0, 10, 0)] {
         let (telemetry, exporter) = watched(per_second);
