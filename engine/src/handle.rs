@@ -193,7 +193,7 @@ impl Engine {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// An engine around a scripted model.
+    /// An engine around a scripted executor.
     #[cfg(test)]
     pub(crate) fn start_prepared(
         prepared: worker::Prepared,
@@ -259,7 +259,8 @@ impl Engine {
         EngineStats { waiting: self.inner.shared.waiting.load(Ordering::Relaxed), ..stats }
     }
 
-    /// Ends what is still running with [`Event::Failed`] and joins the thread. Blocks for one step at most.
+    /// Ends what is still running with [`Event::Failed`] and joins the thread. Blocks for the steps under
+    /// way at most.
     pub fn shutdown(&self) {
         let _ = self.inner.commands.send(Command::Shutdown);
         let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();

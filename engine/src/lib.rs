@@ -8,7 +8,8 @@
 //! - `worker`: the one thread that owns the model and the KV blocks;
 //! - [`scheduler`]: sans-io: which sequences run in the next step, and which blocks they hold;
 //! - [`kv`]: the block pool and the prefix cache;
-//! - [`model`]: a flat ragged [`StepBatch`](model::StepBatch) goes in, logits come out;
+//! - [`model`]: a flat ragged [`StepBatch`](model::StepBatch) goes into an [`Executor`](model::Executor), tokens come
+//!   out;
 //! - [`kernels`]: what a model is computed with;
 //! - [`loader`]: configuration and weights from a Hugging Face folder or a GGUF file;
 //! - [`synth`]: models with random weights, for speed work;

@@ -1,4 +1,7 @@
 //! What an engine tells of its steps: who is in one before it is computed, and afterwards what it took.
+//!
+//! Where the device computes on its own, steps overlap: a step may begin before the one before is told to be
+//! computed, and the times of several may sum to more than passed. They begin and end in the same order all the same.
 
 use std::time::{Duration, Instant};
 
@@ -26,9 +29,11 @@ pub struct StepReport {
     pub duration: Duration,
     /// Choosing sequences and laying out their rows.
     pub plan: Duration,
-    /// The model's forward.
+    /// The model's forward, with the wait for its turn where steps overlap.
     pub forward: Duration,
-    /// Drawing tokens from logits.
+    /// How long the device computed, where it says so: no part of the duration, but what of it was the device's.
+    pub device: Option<Duration>,
+    /// Drawing tokens from logits, until they are known here.
     pub sample: Duration,
     /// Turning them into text, and handing events to readers.
     pub send: Duration,
@@ -62,13 +67,19 @@ impl<F: FnMut(&StepReport) + Send> StepObserver for F {
 }
 
 impl StepReport {
-    /// One that is filled in step by step, so that its memory is kept.
-    pub(crate) fn blank() -> Self {
+    /// How long it was computed for: by the device's own account, or by what the host saw of it.
+    pub fn computing(&self) -> Duration {
+        self.device.unwrap_or(self.forward)
+    }
+
+    /// Of a step that begins; filled in as it goes on.
+    pub(crate) fn new(number: u64, started: Instant) -> Self {
         Self {
-            start: StepStart { number: 0, started: Instant::now(), tags: Vec::new(), new_tags: Vec::new() },
+            start: StepStart { number, started, tags: Vec::new(), new_tags: Vec::new() },
             duration: Duration::ZERO,
             plan: Duration::ZERO,
             forward: Duration::ZERO,
+            device: None,
             sample: Duration::ZERO,
             send: Duration::ZERO,
             work: Work::default(),
@@ -82,14 +93,6 @@ impl StepReport {
 }
 
 impl StepStart {
-    /// The next step begins.
-    pub(crate) fn next(&mut self, started: Instant) {
-        self.number += 1;
-        self.started = started;
-        self.tags.clear();
-        self.new_tags.clear();
-    }
-
     /// A sequence is in it, for the first time or not.
     pub(crate) fn add(&mut self, tag: u64, first: bool) {
         if tag == 0 {

@@ -1,23 +1,35 @@
-//! A model as the worker sees it: a flat ragged batch goes in, logits come out.
+//! A model as the worker sees it: a flat ragged batch goes into an [`Executor`], tokens come out.
 //!
 //! The model knows no requests. Sequences of any length, some at their prompt and some decoding, are rows
 //! one after the other; [`BatchSequence`] says which rows belong together and where their KV blocks are.
+//!
+//! - `executor`: [`Executor`]: what computes steps, one at a time or overlapping;
+//! - `cpu_executor`: [`CpuExecutor`]: a [`Model`], whose logits are drawn from here;
+//! - [`mistral`]: the model; `work`: what a step of it has to move and to compute.
 
+mod cpu_executor;
+mod executor;
 pub mod mistral;
 mod work;
 
 use std::ops::Range;
 
+pub use cpu_executor::CpuExecutor;
+pub use executor::{Executor, Landed};
 #[cfg(test)]
 pub(crate) use work::SIZES;
 pub use work::{ModelSizes, Work};
 
 use crate::error::EngineError;
 
+/// In place of a token id: the one that the step before, still under way, draws for this sequence. Where that one
+/// draws none, any token will do: nobody wants what comes of it.
+pub const PENDING: u32 = u32::MAX;
+
 /// One step's work, as flat arrays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepBatch {
-    /// Token id per row.
+    /// Token id per row, or [`PENDING`].
     pub tokens: Vec<u32>,
     /// Position in its sequence per row.
     pub positions: Vec<u32>,
@@ -38,6 +50,12 @@ pub struct BatchSequence {
     pub rows: Range<usize>,
     /// Its part of `block_tables`.
     pub blocks: Range<usize>,
+    /// Where what drawing needs of it is kept.
+    pub slot: usize,
+    /// Its prompt's length: positions from there on are its answer's.
+    pub prompt: usize,
+    /// Of its rows, so many at the end are guesses.
+    pub guessed: usize,
 }
 
 impl StepBatch {
@@ -51,8 +69,16 @@ impl StepBatch {
         self.logit_rows.clear();
     }
 
-    /// Adds a sequence's next tokens, which begin at `start` and whose KV lies in `blocks`.
-    pub fn push(&mut self, tokens: &[u32], start: usize, blocks: &[u32], block_size: usize, logits: Logits) {
+    /// Adds a sequence's next tokens, which begin at `start` and whose KV lies in `blocks`. Where nothing else is
+    /// written into what it gives back, they are of a prompt without end, and the slot is the place in the batch.
+    pub fn push(
+        &mut self,
+        tokens: &[u32],
+        start: usize,
+        blocks: &[u32],
+        block_size: usize,
+        logits: Logits,
+    ) -> &mut BatchSequence {
         let first = self.tokens.len();
         self.tokens.extend_from_slice(tokens);
         for position in start..start + tokens.len() {
@@ -61,12 +87,18 @@ impl StepBatch {
         }
         let table = self.block_tables.len();
         self.block_tables.extend_from_slice(blocks);
-        self.sequences.push(BatchSequence { rows: first..self.tokens.len(), blocks: table..self.block_tables.len() });
         match logits {
             Logits::None => {}
             Logits::Last => self.logit_rows.push(self.tokens.len() - 1),
             Logits::All => self.logit_rows.extend(first..self.tokens.len()),
         }
+        self.sequences.push_mut(BatchSequence {
+            rows: first..self.tokens.len(),
+            blocks: table..self.block_tables.len(),
+            slot: self.sequences.len(),
+            prompt: usize::MAX,
+            guessed: 0,
+        })
     }
 }
 

@@ -11,6 +11,10 @@
 //! When an answer needs a block and none is free, the blocks of paused sequences are taken first, then those
 //! of the youngest; what they held is recomputed later, where it cannot be found in the cache, and a step that
 //! takes blocks away admits nobody. The oldest unpaused sequence therefore always goes on, and everything ends.
+//!
+//! Steps may overlap: what is planned counts as done at once, and the next step may be planned before it has
+//! [landed](Scheduler::landed). Blocks given back meanwhile are given on at once, as steps are computed in the order
+//! of their plans; but only what has landed can be found in the cache.
 
 mod policy;
 mod sequence;
@@ -107,17 +111,18 @@ impl Scheduler {
         self.running.get(&id).map_or(&[], |sequence| &sequence.blocks)
     }
 
-    /// Adds a sequence of `tokens` known tokens; `keys` say what its full blocks will contain, or nothing if
-    /// they are not to be shared. Ids rise with arrival; the caller keeps the sequence within
-    /// [`Scheduler::max_positions`].
-    pub fn submit(&mut self, id: SequenceId, tokens: usize, keys: Vec<BlockKey>) {
+    /// Adds a sequence of `tokens` known tokens that will have `limit` at most; `keys` say what its full blocks
+    /// will contain, or nothing if they are not to be shared. Ids rise with arrival; the caller keeps `limit` within
+    /// [`Scheduler::max_positions`], and removes the sequence when it has so many.
+    pub fn submit(&mut self, id: SequenceId, tokens: usize, limit: usize, keys: Vec<BlockKey>) {
         debug_assert!(tokens > 0 && self.waiting.last_key_value().is_none_or(|(last, _)| *last < id));
-        self.waiting.insert(id, Sequence::new(id, tokens, keys));
+        debug_assert!(tokens < limit && limit <= self.max_positions());
+        self.waiting.insert(id, Sequence::new(id, tokens, limit, keys));
     }
 
-    /// Decides the next step; empty when nothing can run. `guess` is asked, for answers that have room to go on,
-    /// how many tokens it guesses after those known, given how many it may; it keeps them within
-    /// [`Scheduler::max_positions`].
+    /// Decides the next step, which is under way from then on; empty when nothing can run. `guess` is asked, for
+    /// answers that have room to go on, how many tokens it guesses after those known, given how many it may; it
+    /// keeps them, and the token after them, within the sequence's limit.
     pub fn plan(&mut self, guess: impl FnMut(SequenceId, usize) -> usize) -> Plan {
         self.steps += 1;
         let mut plan = Plan::default();
@@ -125,22 +130,28 @@ impl Scheduler {
         let answers = plan.chunks.len();
         self.plan_prompts(&mut plan);
         self.plan_guesses(&mut plan, answers, guess);
+        for chunk in &plan.chunks {
+            self.running.get_mut(&chunk.id).into_iter().for_each(|sequence| sequence.launch(chunk));
+        }
         plan
     }
 
     /// Notes that a planned chunk was computed and `sampled` tokens became known, all but the last as guessed,
-    /// with the keys of the blocks that these fill. What was guessed wrong is computed over later.
-    pub fn computed(&mut self, chunk: Chunk, sampled: usize, keys: Vec<BlockKey>) {
-        let Some(sequence) = self.running.get_mut(&chunk.id) else { return };
-        sequence.computed = chunk.start + chunk.tokens + sampled.saturating_sub(1);
-        sequence.known += sampled;
-        sequence.keys.extend(keys);
+    /// with the keys of the blocks that these fill. What was guessed wrong is computed over later. Steps land in
+    /// the order in which they were planned.
+    pub fn landed(&mut self, chunk: Chunk, sampled: usize, keys: Vec<BlockKey>) {
+        let Some(sequence) = self.running.get_mut(&chunk.id) else {
+            // It may have lost its blocks since.
+            let preempted = self.waiting.get_mut(&chunk.id);
+            return preempted.into_iter().for_each(|sequence| sequence.land_in_vain(sampled, &keys));
+        };
+        sequence.land(&chunk, sampled, &keys);
         sequence.publish(&mut self.pool);
         let needed = self.pool.blocks_for(sequence.known).min(sequence.blocks.len());
         self.pool.give_back(sequence.blocks.drain(needed..));
     }
 
-    /// Removes a sequence, wherever it is; its blocks are free at once.
+    /// Removes a sequence, wherever it is, also from a step under way; its blocks are free at once.
     pub fn remove(&mut self, id: SequenceId) {
         self.waiting.remove(&id);
         if let Some(mut sequence) = self.running.remove(&id) {
@@ -161,7 +172,7 @@ impl Scheduler {
 
     /// One token for everyone who has only one missing, in order of arrival.
     fn plan_answers(&mut self, plan: &mut Plan) {
-        let decoding = self.running.values().filter(|sequence| !sequence.paused && sequence.is_decoding());
+        let decoding = self.running.values().filter(|sequence| sequence.is_awake() && sequence.is_decoding());
         for id in decoding.map(|sequence| sequence.id).collect::<Vec<_>>() {
             if self.is_full(plan) {
                 return;
@@ -198,15 +209,20 @@ impl Scheduler {
         plan.chunks.push(chunk);
     }
 
-    /// Who loses its blocks for `id`: a paused sequence, else one that came after it and is not planned yet.
+    /// Who loses its blocks for `id`: a paused sequence, else one that came after it and is not planned yet; none
+    /// that is about to leave.
     fn victim(&self, id: SequenceId) -> Option<SequenceId> {
         let mut younger = self.running.range(id..).rev().map(|(_, other)| other);
-        let unplanned = || younger.find(|other| other.id != id && other.planned != self.steps).map(|other| other.id);
-        self.youngest_paused().or_else(unplanned)
+        let is_unplanned = |other: &&Sequence| other.id != id && other.planned != self.steps && !other.is_complete();
+        self.youngest_paused().or_else(|| younger.find(is_unplanned).map(|other| other.id))
     }
 
     fn youngest_paused(&self) -> Option<SequenceId> {
-        self.running.values().rev().find(|sequence| sequence.paused).map(|sequence| sequence.id)
+        self.running
+            .values()
+            .rev()
+            .find(|sequence| sequence.paused && !sequence.is_complete())
+            .map(|sequence| sequence.id)
     }
 
     fn preempt(&mut self, id: SequenceId, plan: &mut Plan) {
@@ -223,7 +239,7 @@ impl Scheduler {
         if self.is_full(plan) {
             return;
         }
-        let mut awake = self.running.values().filter(|sequence| !sequence.paused).count();
+        let mut awake = self.running.values().filter(|sequence| sequence.is_awake()).count();
         // A step that had to take blocks away has none to give to newcomers.
         let mut admits = plan.preempted.is_empty() && awake < self.limits.max_batch;
         let (line, answers) = (self.line(admits), plan.chunks.len());
@@ -263,10 +279,10 @@ impl Scheduler {
     /// The prompts that may get a part of the step, in turn.
     fn line(&self, with_newcomers: bool) -> Vec<SequenceId> {
         let turn = |sequence: &Sequence| (self.policy.rank(sequence), sequence.id);
-        let under_way = self.running.values().filter(|sequence| !sequence.paused && !sequence.is_decoding());
+        let under_way = self.running.values().filter(|sequence| sequence.is_awake() && !sequence.is_decoding());
         let mut line: Vec<_> = under_way.map(turn).collect();
         if with_newcomers {
-            line.extend(self.waiting.values().filter(|sequence| !sequence.paused).map(turn));
+            line.extend(self.waiting.values().filter(|sequence| sequence.is_admissible()).map(turn));
         }
         line.sort_unstable();
         line.into_iter().map(|(_, id)| id).collect()

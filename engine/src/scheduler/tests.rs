@@ -12,14 +12,25 @@ fn with_policy(policy: Policy, max_batch: usize, max_step_tokens: usize, blocks:
 }
 
 fn submit(scheduler: &mut Scheduler, id: u64, tokens: usize) {
-    scheduler.submit(SequenceId(id), tokens, Vec::new());
+    scheduler.submit(SequenceId(id), tokens, scheduler.max_positions(), Vec::new());
 }
 
 fn step(scheduler: &mut Scheduler) -> Vec<(u64, usize, usize, bool)> {
-    let plan = scheduler.plan(|_, _| 0);
-    for &chunk in &plan.chunks {
-        scheduler.computed(chunk, usize::from(chunk.samples), Vec::new());
-    }
+    let plan = launch(scheduler);
+    land(scheduler, &plan);
+    parts(&plan)
+}
+
+/// Plans a step that is not to land yet.
+fn launch(scheduler: &mut Scheduler) -> Plan {
+    scheduler.plan(|_, _| 0)
+}
+
+fn land(scheduler: &mut Scheduler, plan: &Plan) {
+    plan.chunks.iter().for_each(|chunk| scheduler.landed(*chunk, usize::from(chunk.samples), Vec::new()));
+}
+
+fn parts(plan: &Plan) -> Vec<(u64, usize, usize, bool)> {
     plan.chunks.iter().map(|chunk| (chunk.id.0, chunk.start, chunk.tokens, chunk.samples)).collect()
 }
 
@@ -58,7 +69,7 @@ fn without_blocks_the_youngest_is_recomputed_later() {
     let plan = scheduler.plan(|_, _| 0);
     assert_eq!(plan.preempted, [SequenceId(2)]);
     assert_eq!(plan.chunks, [Chunk { id: SequenceId(1), start: 8, tokens: 1, guessed: 0, samples: true }]);
-    scheduler.computed(plan.chunks[0], 1, Vec::new());
+    scheduler.landed(plan.chunks[0], 1, Vec::new());
     assert_eq!(step(&mut scheduler), [(1, 9, 1, true)], "2 needs two blocks");
     scheduler.remove(SequenceId(1));
     assert_eq!(step(&mut scheduler), [(2, 0, 5, true)], "the sampled tokens are recomputed too");
@@ -149,7 +160,7 @@ fn a_prompt_begins_where_the_cache_ends_but_its_last_token_is_computed() {
     let tokens: Vec<u32> = (0..12).collect();
     let keys = |salt: u64, known: usize| KeyChain::new(salt, 4).extend(&tokens[..known]);
     let mut ask = |id: u64, salt: u64, known: usize| {
-        scheduler.submit(SequenceId(id), known, keys(salt, known));
+        scheduler.submit(SequenceId(id), known, 40, keys(salt, known));
         let done = step(&mut scheduler);
         let free = scheduler.pool().free();
         scheduler.remove(SequenceId(id));
@@ -167,7 +178,7 @@ fn what_is_shared_is_held_once_and_a_preempted_sequence_finds_its_own_again() {
     let mut scheduler = scheduler(4, 100, 7);
     let tokens: Vec<u32> = (0..12).collect();
     for id in [1, 2] {
-        scheduler.submit(SequenceId(id), 11, KeyChain::new(0, 4).extend(&tokens[..11]));
+        scheduler.submit(SequenceId(id), 11, 28, KeyChain::new(0, 4).extend(&tokens[..11]));
         step(&mut scheduler);
     }
     assert_eq!(scheduler.blocks(SequenceId(1))[..2], scheduler.blocks(SequenceId(2))[..2]);
@@ -197,11 +208,59 @@ fn guesses_get_what_nobody_else_wants() {
     };
     let chunks = guess([4, 4], [4, 0]);
     assert_eq!(chunks.len(), 2, "the first took what was left of the budget, and a block");
-    let mut accept = |chunk: Chunk, sampled| scheduler.computed(chunk, sampled, Vec::new());
+    let mut accept = |chunk: Chunk, sampled| scheduler.landed(chunk, sampled, Vec::new());
     accept(chunks[0], 3);
     accept(chunks[1], 1);
     assert_eq!(scheduler.blocks(SequenceId(1)).len(), 2, "2 of 4 guesses held");
     let plan = scheduler.plan(|_, _| 9);
     assert_eq!(plan.chunks[0], Chunk { id: SequenceId(1), start: 6, tokens: 1, guessed: 1, samples: true });
     assert!(plan.preempted.is_empty(), "no block is taken away for a guess");
+}
+
+#[test]
+fn a_step_goes_on_from_what_those_under_way_will_give() {
+    let mut scheduler = scheduler(4, 6, 100);
+    scheduler.submit(SequenceId(1), 3, 6, Vec::new());
+    submit(&mut scheduler, 2, 5);
+    let first = launch(&mut scheduler);
+    assert_eq!(parts(&first), [(1, 0, 3, true), (2, 0, 3, false)]);
+    let second = launch(&mut scheduler);
+    assert_eq!(parts(&second), [(1, 3, 1, true), (2, 3, 2, true)]);
+    land(&mut scheduler, &first);
+    let third = launch(&mut scheduler);
+    assert_eq!(parts(&third), [(1, 4, 1, true), (2, 5, 1, true)]);
+    assert_eq!(parts(&launch(&mut scheduler)), [(2, 6, 1, true)], "1 will have all its tokens");
+}
+
+#[test]
+fn only_what_has_landed_is_found() {
+    let mut scheduler = scheduler(4, 8, 10);
+    let tokens: Vec<u32> = (0..12).collect();
+    let mut ask = |id: u64| scheduler.submit(SequenceId(id), 9, 40, KeyChain::new(0, 4).extend(&tokens[..9]));
+    (1..=3).for_each(&mut ask);
+    let first = launch(&mut scheduler);
+    assert_eq!(parts(&first), [(1, 0, 8, false)]);
+    let second = launch(&mut scheduler);
+    assert_eq!(parts(&second), [(1, 8, 1, true), (2, 0, 7, false)], "the first step may fail");
+    land(&mut scheduler, &first);
+    assert_eq!(parts(&launch(&mut scheduler)), [(1, 9, 1, true), (2, 7, 2, true), (3, 8, 1, true)]);
+}
+
+#[test]
+fn who_lost_its_blocks_while_under_way_comes_back_when_its_token_is_known() {
+    let mut scheduler = scheduler(4, 100, 2);
+    submit(&mut scheduler, 1, 3);
+    step(&mut scheduler);
+    let under_way = launch(&mut scheduler);
+    assert_eq!(parts(&under_way), [(1, 3, 1, true)]);
+    scheduler.set_paused(SequenceId(1), true);
+    submit(&mut scheduler, 2, 6);
+    let next = launch(&mut scheduler);
+    assert_eq!((parts(&next), next.preempted), (vec![(2, 0, 6, true)], vec![SequenceId(1)]));
+    scheduler.set_paused(SequenceId(1), false);
+    scheduler.remove(SequenceId(2));
+    assert_eq!(scheduler.pool().free(), 2, "whatever is under way");
+    assert!(launch(&mut scheduler).chunks.is_empty());
+    land(&mut scheduler, &under_way);
+    assert_eq!(parts(&launch(&mut scheduler)), [(1, 0, 5, true)]);
 }

@@ -1,69 +1,78 @@
 //! One request while the worker has it.
 
 use std::{
-    slice::ChunksExactMut,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
 use tokio::sync::mpsc;
 
-use super::{attribution::StepShare, lookup};
+use super::{attribution::StepShare, lookup, recompute::Recompute, slots::Slots};
 use crate::{
-    generation::{Event, Failure, FinishReason, Finished, Token},
+    error::EngineError,
+    generation::{Event, Failure, FinishReason, Finished, Sampling, Token},
     handle::{Job, Progress, Ticket},
     kv::{BlockKey, KeyChain},
-    sampling::{Sampled, Sampler},
+    model::{Executor, PENDING},
     scheduler::Chunk,
     text::{Text, TextStream},
 };
 
-/// A request's tokens, sampler, detokenizer and way back to its reader.
+/// A request's tokens, detokenizer and way back to its reader.
 pub(super) struct Active {
     /// Prompt and answer so far.
     pub(super) tokens: Vec<u32>,
-    sampler: Sampler,
+    /// Tokens of its answer that steps under way will give.
+    pending: usize,
     pub(super) stream: TextStream,
     pub(super) ignore_eos: bool,
     /// The caller's name for it.
     pub(super) tag: u64,
-    /// Its part of the step that is being computed.
-    pub(super) chunk: Option<Chunk>,
+    pub(super) prompt_tokens: usize,
+    /// The most tokens of prompt and answer.
+    pub(super) limit: usize,
+    /// Until its first step.
+    newcomer: Option<Newcomer>,
+    /// From its first step on.
+    pub(super) slot: Option<usize>,
     /// What its answer is guessed to go on with.
     guess: Vec<u32>,
+    recompute: Recompute,
     chain: Option<KeyChain>,
     progress: Arc<Progress>,
-    prompt_tokens: usize,
-    max_tokens: usize,
     deadline: Option<Instant>,
     events: mpsc::Sender<Event>,
-    /// Held until the first step.
-    ticket: Option<Ticket>,
-    /// Positions computed so far, and how many of them must be computed again before it is where it was.
-    reached: usize,
-    lost: usize,
+}
+
+/// What is needed when a request's first step begins.
+struct Newcomer {
+    sampling: Sampling,
+    logprobs: Option<u8>,
+    /// Its place in the queue.
+    _ticket: Ticket,
 }
 
 impl Active {
-    pub(super) fn new(job: Job, text: &Text) -> Self {
+    /// A request whose prompt and answer may be `max_context` tokens together.
+    pub(super) fn new(job: Job, text: &Text, max_context: usize) -> Self {
         let request = job.request;
+        let prompt_tokens = request.prompt.len();
         Self {
-            sampler: Sampler::new(request.sampling, request.logprobs, &request.prompt),
             stream: text.stream(&request.stop),
             ignore_eos: request.ignore_eos,
             tag: request.tag,
-            chunk: None,
+            prompt_tokens,
+            limit: prompt_tokens.saturating_add(request.max_tokens.max(1) as usize).min(max_context),
+            tokens: request.prompt,
+            pending: 0,
+            newcomer: Some(Newcomer { sampling: request.sampling, logprobs: request.logprobs, _ticket: job.ticket }),
+            slot: None,
             guess: Vec::new(),
+            recompute: Recompute::default(),
             chain: job.chain,
             progress: job.progress,
-            prompt_tokens: request.prompt.len(),
-            tokens: request.prompt,
-            max_tokens: request.max_tokens as usize,
             deadline: request.deadline,
             events: job.events,
-            ticket: Some(job.ticket),
-            reached: 0,
-            lost: 0,
         }
     }
 
@@ -76,56 +85,95 @@ impl Active {
         self.events.is_closed()
     }
 
-    /// Whether the answer is as long as was asked for.
+    /// Whether the answer is as long as it may be.
     pub(super) fn is_full(&self) -> bool {
-        self.generated() >= self.max_tokens
+        self.tokens.len() >= self.limit
     }
 
-    fn generated(&self) -> usize {
-        self.tokens.len() - self.prompt_tokens
+    /// Whether it was in no step yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.newcomer.is_some()
+    }
+
+    /// Its slot: with its first step it begins in a free one.
+    pub(super) fn slot(&mut self, slots: &mut Slots, executor: &mut dyn Executor) -> Result<usize, EngineError> {
+        let slot = self.slot.unwrap_or_else(|| slots.take());
+        if let Some(newcomer) = self.newcomer.take() {
+            let begun = executor.begin(slot, newcomer.sampling, newcomer.logprobs, &self.tokens);
+            begun.inspect_err(|_| slots.give_back(slot))?;
+            self.slot = Some(slot);
+        }
+        Ok(slot)
+    }
+
+    /// Whether what comes next is part of its answer: neither of its prompt, nor of what it lost.
+    fn answers(&self) -> bool {
+        self.tokens.len() + self.pending > self.prompt_tokens && !self.recompute.is_due()
     }
 
     /// Guesses up to `most` tokens that its answer may go on with; gives their number. One token more must fit
-    /// into what was asked for, into the context, and into the channel, beside the end of the stream.
-    pub(super) fn guess(&mut self, most: usize, max_context: usize) -> usize {
-        let asked = self.max_tokens - self.generated();
-        let room = asked.min(max_context - self.tokens.len()).min(self.events.capacity().saturating_sub(1));
-        let answers = self.generated() > 0 && !self.progress.record().time.is_preempted();
-        self.guess = if answers { lookup::guess(&self.tokens, most.min(room.saturating_sub(1))) } else { Vec::new() };
+    /// into what it may be, and into the channel, beside the end of the stream.
+    pub(super) fn guess(&mut self, most: usize) -> usize {
+        let room = (self.limit - self.tokens.len()).min(self.events.capacity().saturating_sub(1));
+        let most = if self.answers() { most.min(room.saturating_sub(1)) } else { 0 };
+        self.guess = lookup::guess(&self.tokens, most);
         self.guess.len()
     }
 
-    /// What it computes in the step: known tokens, then guessed ones.
+    /// What it computes in the step: known tokens, or the one that the step before draws, then guessed ones.
     pub(super) fn step_tokens(&mut self, chunk: &Chunk) -> Vec<u32> {
         self.guess.truncate(chunk.guessed);
-        [&self.tokens[chunk.start..chunk.start + chunk.tokens], &self.guess].concat()
+        let known = (chunk.start..chunk.start + chunk.tokens).map(|position| self.tokens.get(position));
+        known.map(|token| *token.unwrap_or(&PENDING)).chain(self.guess.iter().copied()).collect()
     }
 
-    /// Draws its next tokens: one for each of its rows of logits, as long as it was guessed right.
-    pub(super) fn draw(&mut self, rows: ChunksExactMut<'_, f32>) -> Vec<Sampled> {
-        let mut sampled: Vec<Sampled> = Vec::with_capacity(rows.len());
-        for row in rows {
-            let Some(token) = self.sampler.sample(row) else { break };
-            sampled.push(token);
-            if self.guess.get(sampled.len() - 1) != sampled.last().map(|token| &token.id) {
-                break;
-            }
+    /// A step that began at `started` is under way with this part of it; the first begins where the cache ends.
+    /// Gives how many tokens of it go into its prompt, or into what it lost.
+    pub(super) fn launched(&mut self, chunk: &Chunk, started: Instant) -> usize {
+        let prefill = if self.answers() { 0 } else { chunk.tokens };
+        self.pending += usize::from(chunk.samples);
+        self.recompute.launch(chunk.start + chunk.tokens);
+        let mut record = self.progress.record();
+        record.time.begin(started);
+        record.stamps.steps += 1;
+        if record.stamps.scheduled.is_none() {
+            record.stamps.scheduled = Some(started);
+            record.stamps.usage.cached_tokens = chunk.start as u32;
         }
-        sampled
+        prefill
     }
 
-    /// Tokens of the step that go into its prompt, or into what it lost.
-    pub(super) fn prefill_tokens(&self) -> usize {
-        let answers = self.generated() > 0 && !self.progress.record().time.is_preempted();
-        self.chunk.filter(|_| !answers).map_or(0, |chunk| chunk.tokens)
+    /// It lost its blocks.
+    pub(super) fn preempted(&mut self, now: Instant) {
+        self.recompute.lose();
+        self.progress.record().time.set_preempted(true, now);
+    }
+
+    /// A step has landed, with or without a part of it.
+    pub(super) fn stepped(&self, started: Instant, now: Instant, share: StepShare) {
+        self.progress.record().time.step(started, now, share);
+    }
+
+    /// Its part of a step has landed, and gave `sampled` tokens: in these blocks, or in some that it lost since.
+    pub(super) fn landed(&mut self, chunk: &Chunk, sampled: usize, blocks: &[u32], now: Instant) {
+        let end = chunk.start + chunk.tokens + sampled.saturating_sub(1);
+        self.pending -= usize::from(chunk.samples);
+        if blocks.is_empty() {
+            return self.recompute.land_in_vain(end);
+        }
+        let time = &mut self.progress.record().time;
+        if self.recompute.land(end) && time.is_preempted() {
+            time.set_preempted(false, now);
+        }
     }
 
     /// Looks whether the reader keeps up; gives the new state when it changed. It fell behind when there is no
     /// room for a token beside the end of the stream, and caught up when half of the room is there again: what
-    /// was taken from a paused sequence is computed again, and that not for a single token.
+    /// was taken from a paused sequence is computed again, and that not for a single token. What steps under way will
+    /// give needs its room, too.
     pub(super) fn update_stall(&mut self, now: Instant) -> Option<bool> {
         let time = &mut self.progress.record().time;
-        let room = if time.is_stalled() { 1 + self.events.max_capacity() / 2 } else { 2 };
+        let room = self.pending + if time.is_stalled() { 1 + self.events.max_capacity() / 2 } else { 2 };
         let full = || self.events.capacity() < room;
         let stalled = full() && {
             self.progress.stalled.store(true, Ordering::Release);
@@ -140,46 +188,10 @@ impl Active {
         })
     }
 
-    /// It becomes part of a step that began at `started`; the first of its chunks begins where the cache ends.
-    /// True the first time.
-    pub(super) fn scheduled(&mut self, chunk: Chunk, started: Instant) -> bool {
-        self.chunk = Some(chunk);
-        let first = self.ticket.take().is_some();
-        let mut record = self.progress.record();
-        record.time.begin(started);
-        record.stamps.steps += 1;
-        if first {
-            record.stamps.scheduled = Some(started);
-            record.stamps.usage.cached_tokens = chunk.start as u32;
-        }
-        first
-    }
-
-    /// It lost its blocks.
-    pub(super) fn preempted(&mut self, now: Instant) {
-        self.lost = self.lost.max(self.reached);
-        self.progress.record().time.set_preempted(true, now);
-    }
-
-    /// A step was computed, with or without a part for it.
-    pub(super) fn stepped(&mut self, started: Instant, now: Instant, prefill: usize, tokens: usize) {
-        let others_prefill = prefill - self.prefill_tokens();
-        let time = &mut self.progress.record().time;
-        time.step(started, now, StepShare { others_prefill, tokens });
-        if let Some(chunk) = self.chunk.take() {
-            self.reached = chunk.start + chunk.tokens;
-            if time.is_preempted() && self.reached >= self.lost {
-                self.lost = 0;
-                time.set_preempted(false, now);
-            }
-        }
-    }
-
     /// A token became known; gives the keys of the blocks that it fills.
     pub(super) fn sampled(&mut self, id: u32, now: Instant) -> Vec<BlockKey> {
-        self.reached = self.tokens.len();
         self.tokens.push(id);
-        let generated = self.generated() as u32;
+        let generated = (self.tokens.len() - self.prompt_tokens) as u32;
         let stamps = &mut self.progress.record().stamps;
         stamps.first_token.get_or_insert(now);
         stamps.last_token = Some(now);

@@ -130,12 +130,12 @@ mod tests {
     proptest! {
         #[test]
         fn the_sums_never_exceed_the_time_that_passed(
-            events in proptest::collection::vec((0..6_u8, 0..50_u64, 0..40_u64, 0..20_usize), 0..60),
+            events in proptest::collection::vec((0..6_u8, 0..50_u64, 0..40_u64, 0..90_u64, 0..20_usize), 0..60),
         ) {
             let start = Instant::now();
             let mut time = Attribution::default();
             let (mut now, mut begun) = (start, None);
-            for (event, wait, length, others_prefill) in events {
+            for (event, wait, length, overlap, others_prefill) in events {
                 now += Duration::from_millis(wait);
                 match event {
                     0 => {
@@ -146,7 +146,8 @@ mod tests {
                     2 => time.set_preempted(!time.is_preempted(), now),
                     3 => time.settle(now),
                     _ => {
-                        let started = now;
+                        // It may have begun while those before it were under way.
+                        let started = start.max(now - Duration::from_millis(overlap));
                         now += Duration::from_millis(length);
                         time.step(started, now, StepShare { others_prefill, tokens: 20 });
                     }

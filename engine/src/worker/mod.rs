@@ -1,23 +1,33 @@
 //! The one thread that owns model, scheduler and KV blocks.
 //!
-//! It loops: take what arrived, let go of what ended, plan, compute, sample, send. It never waits for a
-//! reader: a sequence whose channel is full is left out of the steps until its reader goes on.
+//! It loops: take what arrived, let go of what ended, plan and launch a step, land the oldest and send its tokens. It
+//! never waits for a reader: a sequence whose channel is full is left out of the steps until its reader goes on.
+//!
+//! Where the executor computes on its own, there are two steps under way: one that is computed, and one that follows it
+//! without a pause, while here the one before is sent and the one after planned. That one goes on from tokens that
+//! nobody here knows yet. A step is landed when no other may be launched or none is to be planned, so that none is
+//! under way when the thread waits for commands. Requests that end meanwhile are gone at once, and what steps under
+//! way still give for them is dropped.
 //!
 //! - this file: the loop, and what comes and goes between steps;
-//! - `step`: one step, from the plan to the tokens sent;
-//! - `active`: one request; `attribution`: where its time goes; `lookup`: how it may go on;
+//! - `step`: a step from the plan to its launch; `landing`: from there to the tokens sent;
+//! - `active`: one request; `attribution`: where its time goes; `recompute`: what it lost; `lookup`: how it may go on;
+//! - `slots`: numbers by which the executor knows requests;
 //! - `start`: from a loaded model to a running thread.
 
 mod active;
 pub(crate) mod attribution;
+mod landing;
 mod lookup;
+mod recompute;
+mod slots;
 mod start;
 mod step;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, PoisonError,
         mpsc::{Receiver, RecvTimeoutError},
@@ -26,24 +36,31 @@ use std::{
 };
 
 use active::Active;
+use slots::Slots;
 #[cfg(test)]
 pub(crate) use start::Prepared;
 pub(crate) use start::{Surroundings, start};
+use step::Step;
 
 use crate::{
     generation::FinishReason,
     handle::{Command, EngineStats, Job, Shared},
-    kernels::cpu::Threads,
-    model::{Model, StepBatch},
-    observer::{StepObserver, StepReport},
+    model::{Executor, StepBatch},
+    observer::StepObserver,
     scheduler::{Scheduler, SequenceId},
     text::Text,
 };
 
 /// The thread's state.
 struct Worker {
-    model: Box<dyn Model>,
-    threads: Arc<Threads>,
+    executor: Box<dyn Executor>,
+    slots: Slots,
+    /// Steps that may be under way at once.
+    depth: usize,
+    /// The oldest first.
+    under_way: VecDeque<Step>,
+    /// Of the step that is laid out.
+    batch: StepBatch,
     text: Text,
     scheduler: Scheduler,
     max_context: usize,
@@ -54,10 +71,6 @@ struct Worker {
     inbox: Receiver<Command>,
     shared: Arc<Shared>,
     observer: Box<dyn StepObserver>,
-    /// Of the step under way; filled in as it goes on.
-    report: StepReport,
-    batch: StepBatch,
-    logits: Vec<f32>,
     /// Its counters; the gauges are read when it is published.
     stats: EngineStats,
 }
@@ -74,12 +87,16 @@ impl Worker {
         let mut idle = true;
         while self.receive(idle) == Flow::Continue {
             self.reap();
-            idle = self.step();
+            let launched = self.launch();
+            let must_land = !launched || self.under_way.len() >= self.depth;
+            let landed = must_land && self.land();
+            idle = !launched && !landed;
             self.publish();
         }
         for (_, active) in self.active.drain() {
             active.fail("the engine has stopped");
         }
+        while self.land() {}
     }
 
     /// Takes all commands there are; waits for one when idle, but not past the next deadline.
@@ -119,8 +136,10 @@ impl Worker {
     fn admit(&mut self, mut job: Job) {
         let id = SequenceId(self.next_id);
         self.next_id += 1;
-        self.scheduler.submit(id, job.request.prompt.len(), std::mem::take(&mut job.keys));
-        self.active.insert(id, Active::new(job, &self.text));
+        let keys = std::mem::take(&mut job.keys);
+        let active = Active::new(job, &self.text, self.max_context);
+        self.scheduler.submit(id, active.tokens.len(), active.limit, keys);
+        self.active.insert(id, active);
     }
 
     /// Lets go of requests nobody waits for or whose deadline passed, and pauses those whose reader is slow.
@@ -147,7 +166,12 @@ impl Worker {
 
     fn remove(&mut self, id: SequenceId) -> Option<Active> {
         self.scheduler.remove(id);
-        self.active.remove(&id)
+        let active = self.active.remove(&id)?;
+        if let Some(slot) = active.slot {
+            self.executor.end(slot);
+            self.slots.give_back(slot);
+        }
+        Some(active)
     }
 
     fn publish(&mut self) {

@@ -1,12 +1,12 @@
 //! From a loaded model to a running worker: weights in place, KV cache sized, caches warm.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
 };
 
-use super::Worker;
+use super::{Worker, slots::Slots};
 use crate::{
     config::{EngineConfig, KvType},
     error::EngineError,
@@ -15,8 +15,8 @@ use crate::{
     kv::BlockPool,
     loader::LoadedModel,
     memory,
-    model::{Logits, Model, StepBatch, mistral::Placed},
-    observer::{StepObserver, StepReport},
+    model::{CpuExecutor, Executor, Logits, Model, StepBatch, mistral::Placed},
+    observer::StepObserver,
     scheduler::{Limits, Scheduler},
     text::Text,
 };
@@ -66,16 +66,15 @@ pub(crate) fn start(
         max_context,
         limits,
     };
-    let worker = Prepared { model: Box::new(model), threads, text: loaded.text, blocks, max_context };
+    let executor = Box::new(CpuExecutor::new(Box::new(model), threads));
+    let worker = Prepared { executor, text: loaded.text, blocks, max_context };
     let thread = worker.launch(config, surroundings)?;
     Ok(Started { info, thread })
 }
 
-/// A model that is ready to compute, and the sizes it computes with.
+/// An executor that is ready to compute, and the sizes it computes with.
 pub(crate) struct Prepared {
-    pub(crate) model: Box<dyn Model>,
-    /// Those that sample.
-    pub(crate) threads: Arc<Threads>,
+    pub(crate) executor: Box<dyn Executor>,
     pub(crate) text: Text,
     pub(crate) blocks: usize,
     pub(crate) max_context: usize,
@@ -90,8 +89,12 @@ impl Prepared {
     ) -> Result<JoinHandle<()>, EngineError> {
         let limits = Limits { max_batch: config.max_batch, max_step_tokens: config.max_step_tokens };
         let mut worker = Worker {
-            model: self.model,
-            threads: self.threads,
+            // What a guess goes on from must be known.
+            depth: if config.speculative_tokens > 0 { 1 } else { self.executor.depth() },
+            executor: self.executor,
+            slots: Slots::default(),
+            under_way: VecDeque::new(),
+            batch: StepBatch::default(),
             text: self.text,
             scheduler: Scheduler::new(limits, config.policy, BlockPool::new(self.blocks, config.block_size)),
             max_context: self.max_context,
@@ -102,9 +105,6 @@ impl Prepared {
             inbox: surroundings.inbox,
             shared: surroundings.shared,
             observer: surroundings.observer,
-            report: StepReport::blank(),
-            batch: StepBatch::default(),
-            logits: Vec::new(),
             stats: EngineStats::default(),
         };
         worker.publish();

@@ -1,173 +1,26 @@
 //! The running worker with a scripted model: what readers see, whatever they do.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod delayed;
 mod interference;
+mod overlap;
 mod reports;
+mod scripted;
 
 use std::{
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use super::Prepared;
+use scripted::{fixture, overlapping, request, start};
+
 use crate::{
-    Engine, EngineConfig, EngineError, Event, FinishReason, Finished, Generation, GenerationRequest, ModelConfig,
-    Sampling, Stamps, StepObserver, StepReport, StepStart, SubmitError, Text,
-    handle::ModelInfo,
-    kernels::cpu::Threads,
-    loader::RopeLayout,
-    model::{Model, ModelSizes, SIZES, StepBatch},
+    Engine, EngineConfig, Event, FinishReason, Finished, Generation, GenerationRequest, Sampling, Stamps, StepObserver,
+    StepReport, StepStart, SubmitError, model::SIZES,
 };
 
-const VOCABULARY: usize = 259;
-const BLOCK: usize = 4;
-/// The letter the scripted model never says, and the prompt it fails on.
-const POISON: u32 = 3 + b'!' as u32;
-/// What follows it is no number.
-const NOT_A_NUMBER: u32 = 3 + b'?' as u32;
-
-/// Keeps token ids where keys and values would be; the next token is a hash of what it reads back through
-/// the block tables, so a row computed from the wrong blocks says something else.
-struct Scripted {
-    memory: Vec<u32>,
-    gate: Arc<Gate>,
-}
-
-/// Lets steps through one by one once it is closed.
-#[derive(Default)]
-struct Gate {
-    state: Mutex<GateState>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct GateState {
-    closed: bool,
-    permits: usize,
-    steps: usize,
-}
-
-impl Gate {
-    fn pass(&self) {
-        let mut state = self.changed.wait_while(self.state.lock().unwrap(), |s| s.closed && s.permits == 0).unwrap();
-        state.permits = state.permits.saturating_sub(1);
-        state.steps += 1;
-        self.changed.notify_all();
-    }
-
-    fn set(&self, closed: bool, permits: usize) {
-        let mut state = self.state.lock().unwrap();
-        (state.closed, state.permits) = (closed, permits);
-        self.changed.notify_all();
-    }
-
-    fn wait_for_steps(&self, steps: usize) {
-        drop(self.changed.wait_while(self.state.lock().unwrap(), |state| state.steps < steps).unwrap());
-    }
-}
-
-impl Model for Scripted {
-    fn vocabulary(&self) -> usize {
-        VOCABULARY
-    }
-
-    fn sizes(&self) -> ModelSizes {
-        SIZES
-    }
-
-    fn forward(&mut self, batch: &StepBatch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        self.gate.pass();
-        if batch.tokens.contains(&POISON) {
-            return Err(EngineError::Compute("poisoned".to_owned()));
-        }
-        for (slot, token) in batch.slots.iter().zip(&batch.tokens) {
-            self.memory[*slot as usize] = *token;
-        }
-        logits.clear();
-        for &row in &batch.logit_rows {
-            let sequence = batch.sequences.iter().find(|sequence| sequence.rows.contains(&row)).unwrap();
-            let blocks = &batch.block_tables[sequence.blocks.clone()];
-            let last = batch.positions[row] as usize;
-            let hash = (0..=last).fold(7u64, |hash, position| {
-                let token = self.memory[blocks[position / BLOCK] as usize * BLOCK + position % BLOCK];
-                (hash ^ u64::from(token)).wrapping_mul(0x0100_0000_01b3)
-            });
-            if batch.tokens[row] == NOT_A_NUMBER {
-                logits.extend([f32::NAN; VOCABULARY]);
-                continue;
-            }
-            let mut row = vec![0.0; VOCABULARY];
-            row[3 + b'a' as usize + (hash >> 20) as usize % 26] = 50.0;
-            logits.extend(row);
-        }
-        Ok(())
-    }
-}
-
-struct Fixture {
-    engine: Engine,
-    gate: Arc<Gate>,
-    steps: Arc<Mutex<Vec<StepReport>>>,
-}
-
-fn fixture(blocks: usize, config: EngineConfig) -> Fixture {
-    let steps = Arc::<Mutex<Vec<StepReport>>>::default();
-    let seen = Arc::clone(&steps);
-    let observer = Box::new(move |step: &StepReport| seen.lock().unwrap().push(step.clone()));
-    let (engine, gate) = scripted(blocks, config, observer);
-    Fixture { engine, gate, steps }
-}
-
-/// An engine around the scripted model, and its gate.
-fn scripted(blocks: usize, config: EngineConfig, observer: Box<dyn StepObserver>) -> (Engine, Arc<Gate>) {
-    let gate = Arc::new(Gate::default());
-    let model = Scripted { memory: vec![0; blocks * BLOCK], gate: Arc::clone(&gate) };
-    let config = EngineConfig { block_size: BLOCK, ..config };
-    let max_context = blocks * BLOCK;
-    let sizes = ModelConfig {
-        vocab_size: VOCABULARY,
-        hidden_size: 1,
-        intermediate_size: 1,
-        layers: 1,
-        heads: 1,
-        kv_heads: 1,
-        head_dim: 2,
-        rms_norm_eps: 1e-5,
-        rope_theta: 1e4,
-        rope_layout: RopeLayout::HalfSplit,
-        sliding_window: None,
-        max_context,
-        tied_embeddings: true,
-    };
-    let info = ModelInfo {
-        name: "scripted".to_owned(),
-        config: sizes,
-        parameters: 0,
-        weight_bytes: 0,
-        kv_bytes: 0,
-        device: "cpu",
-        max_context,
-        limits: None,
-    };
-    let threads = Arc::new(Threads::new(2).unwrap());
-    let text = Text::byte_level_for_tests();
-    let prepared = Prepared { model: Box::new(model), threads, text, blocks, max_context };
-    (Engine::start_prepared(prepared, config, info, observer), gate)
-}
-
-fn request(prompt: &str, max_tokens: u32) -> GenerationRequest {
-    GenerationRequest {
-        prompt: prompt.bytes().map(|byte| 3 + u32::from(byte)).collect(),
-        max_tokens,
-        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
-        stop: Vec::new(),
-        ignore_eos: false,
-        logprobs: None,
-        cache_salt: 0,
-        deadline: None,
-        tag: 0,
-    }
-}
+/// One step at a time, and two that overlap.
+const DEPTHS: [usize; 2] = [1, 2];
 
 async fn collect(mut generation: Generation) -> (String, Finished, Generation) {
     let mut text = String::new();
@@ -209,14 +62,17 @@ async fn among_forty_nine_others_and_preempted_a_request_says_what_it_says_alone
         assert!(stamps.first_token < stamps.last_token);
         alone.push(text);
     }
-    for (blocks, config) in [
-        (800, EngineConfig::default()),
-        (60, EngineConfig { max_batch: 16, max_step_tokens: 24, ..EngineConfig::default() }),
-        (800, EngineConfig { speculative_tokens: 3, ..EngineConfig::default() }),
-        (60, EngineConfig { speculative_tokens: 3, max_batch: 16, stream_buffer: 2, ..EngineConfig::default() }),
+    let tight = EngineConfig { max_batch: 16, max_step_tokens: 24, ..EngineConfig::default() };
+    for (depth, blocks, config) in [
+        (1, 800, EngineConfig::default()),
+        (2, 800, EngineConfig::default()),
+        (1, 60, tight.clone()),
+        (2, 60, tight),
+        (1, 800, EngineConfig { speculative_tokens: 3, ..EngineConfig::default() }),
+        (2, 60, EngineConfig { speculative_tokens: 3, max_batch: 16, stream_buffer: 2, ..EngineConfig::default() }),
     ] {
         let readers_keep_up = config.stream_buffer > 20;
-        let together = fixture(blocks, config);
+        let together = overlapping(depth, blocks, config);
         let running: Vec<_> = prompts
             .iter()
             .map(|prompt| tokio::spawn(collect(together.engine.submit(request(prompt, 20)).unwrap())))
@@ -253,53 +109,59 @@ async fn a_dropped_generation_frees_its_blocks_before_the_next_step() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_pauses_only_its_own_sequence() {
-    let fixture = fixture(100, EngineConfig { stream_buffer: 4, ..EngineConfig::default() });
-    let mut slow = fixture.engine.submit(request("slow", 40)).unwrap();
-    let (text, _, _) = collect(fixture.engine.submit(request("quick", 100)).unwrap()).await;
-    assert_eq!(text.len(), 100);
-    assert_eq!(slow.stamps().usage.completion_tokens, 4, "no more than its buffer holds");
-    assert!(slow.next().await.is_some());
-    collect(fixture.engine.submit(request("again", 100)).unwrap()).await;
-    assert_eq!(slow.stamps().usage.completion_tokens, 4, "it does not go on for one token");
-    let (_, finished, generation) = collect(slow).await;
-    assert_eq!(finished.usage.completion_tokens, 40);
-    let stamps = generation.stamps();
-    assert!(stamps.stall > Duration::ZERO);
-    check_attribution(&stamps);
+    for depth in DEPTHS {
+        let fixture = overlapping(depth, 100, EngineConfig { stream_buffer: 4, ..EngineConfig::default() });
+        let mut slow = fixture.engine.submit(request("slow", 40)).unwrap();
+        let (text, _, _) = collect(fixture.engine.submit(request("quick", 100)).unwrap()).await;
+        assert_eq!(text.len(), 100);
+        assert_eq!(slow.stamps().usage.completion_tokens, 4, "no more than its buffer holds");
+        assert!(slow.next().await.is_some());
+        collect(fixture.engine.submit(request("again", 100)).unwrap()).await;
+        assert_eq!(slow.stamps().usage.completion_tokens, 4, "it does not go on for one token");
+        let (_, finished, generation) = collect(slow).await;
+        assert_eq!(finished.usage.completion_tokens, 40);
+        let stamps = generation.stamps();
+        assert!(stamps.stall > Duration::ZERO);
+        check_attribution(&stamps);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_readers_block_neither_places_nor_memory() {
-    let config = EngineConfig { stream_buffer: 2, max_batch: 2, ..EngineConfig::default() };
-    let fixture = fixture(8, config);
-    let stalled: Vec<_> =
-        (0..4).map(|index| fixture.engine.submit(request(&format!("stalled{index}"), 12)).unwrap()).collect();
-    let (text, _, _) = collect(fixture.engine.submit(request("through all of them", 10)).unwrap()).await;
-    assert_eq!(text.len(), 10);
-    for generation in stalled {
-        assert_eq!(collect(generation).await.0.len(), 12, "they go on where they were");
+    for depth in DEPTHS {
+        let config = EngineConfig { stream_buffer: 2, max_batch: 2, ..EngineConfig::default() };
+        let fixture = overlapping(depth, 8, config);
+        let stalled: Vec<_> =
+            (0..4).map(|index| fixture.engine.submit(request(&format!("stalled{index}"), 12)).unwrap()).collect();
+        let (text, _, _) = collect(fixture.engine.submit(request("through all of them", 10)).unwrap()).await;
+        assert_eq!(text.len(), 10);
+        for generation in stalled {
+            assert_eq!(collect(generation).await.0.len(), 12, "they go on where they were");
+        }
     }
 }
 
 #[tokio::test]
 async fn a_deadline_ends_a_request_in_the_queue_and_amid_its_answer() {
-    let fixture = fixture(100, EngineConfig { max_batch: 1, ..EngineConfig::default() });
-    fixture.gate.set(true, 2);
-    let soon = Instant::now() + Duration::from_millis(50);
-    let deadline = GenerationRequest { deadline: Some(soon), ..request("running", 1000) };
-    let running = fixture.engine.submit(deadline.clone()).unwrap();
-    let waiting = fixture.engine.submit(GenerationRequest { ..deadline }).unwrap();
-    fixture.gate.wait_for_steps(2);
-    while Instant::now() < soon {
-        tokio::task::yield_now().await;
+    for depth in DEPTHS {
+        let fixture = overlapping(depth, 100, EngineConfig { max_batch: 1, ..EngineConfig::default() });
+        fixture.gate.set(true, 2);
+        let soon = Instant::now() + Duration::from_millis(50);
+        let deadline = GenerationRequest { deadline: Some(soon), ..request("running", 1000) };
+        let running = fixture.engine.submit(deadline.clone()).unwrap();
+        let waiting = fixture.engine.submit(GenerationRequest { ..deadline }).unwrap();
+        fixture.gate.wait_for_steps(2);
+        while Instant::now() < soon {
+            tokio::task::yield_now().await;
+        }
+        fixture.gate.set(false, 0);
+        let (text, finished, _) = collect(running).await;
+        assert_eq!(finished.reason, FinishReason::Deadline);
+        assert!(!text.is_empty());
+        let (text, finished, generation) = collect(waiting).await;
+        assert_eq!((finished.reason, text.as_str()), (FinishReason::Deadline, ""));
+        assert_eq!(generation.stamps().scheduled, None);
     }
-    fixture.gate.set(false, 0);
-    let (text, finished, _) = collect(running).await;
-    assert_eq!(finished.reason, FinishReason::Deadline);
-    assert!(!text.is_empty());
-    let (text, finished, generation) = collect(waiting).await;
-    assert_eq!((finished.reason, text.as_str()), (FinishReason::Deadline, ""));
-    assert_eq!(generation.stamps().scheduled, None);
 }
 
 #[tokio::test]
@@ -322,34 +184,40 @@ async fn what_cannot_be_taken_is_refused_at_once() {
 
 #[tokio::test]
 async fn a_failed_step_ends_only_the_requests_in_it() {
-    let fixture = fixture(100, EngineConfig::default());
-    let mut failed = fixture.engine.submit(request("poison!", 5)).unwrap();
-    assert!(matches!(failed.next().await, Some(Event::Failed(failure)) if failure.message == "poisoned"));
-    assert!(failed.next().await.is_none());
-    let (text, _, _) = collect(fixture.engine.submit(request("fine", 5)).unwrap()).await;
-    assert_eq!(text.len(), 5);
-    until(&fixture.engine, |stats| stats.kv_blocks_used == 0).await;
+    for depth in DEPTHS {
+        let fixture = overlapping(depth, 100, EngineConfig::default());
+        let mut failed = fixture.engine.submit(request("poison!", 5)).unwrap();
+        assert!(matches!(failed.next().await, Some(Event::Failed(failure)) if failure.message == "poisoned"));
+        assert!(failed.next().await.is_none());
+        let (text, _, _) = collect(fixture.engine.submit(request("fine", 5)).unwrap()).await;
+        assert_eq!(text.len(), 5);
+        until(&fixture.engine, |stats| stats.kv_blocks_used == 0).await;
+    }
 }
 
 #[tokio::test]
 async fn a_request_whose_logits_are_no_numbers_fails_alone() {
-    let fixture = fixture(100, EngineConfig::default());
-    let mut failed = fixture.engine.submit(request("what?", 5)).unwrap();
-    let beside = fixture.engine.submit(request("fine", 5)).unwrap();
-    let message = "the model's logits are not finite";
-    assert!(matches!(failed.next().await, Some(Event::Failed(failure)) if failure.message == message));
-    assert!(failed.next().await.is_none());
-    assert_eq!(collect(beside).await.0.len(), 5);
-    until(&fixture.engine, |stats| stats.kv_blocks_used == 0).await;
+    for depth in DEPTHS {
+        let fixture = overlapping(depth, 100, EngineConfig::default());
+        let mut failed = fixture.engine.submit(request("what?", 5)).unwrap();
+        let beside = fixture.engine.submit(request("fine", 5)).unwrap();
+        let message = "the model's logits are not finite";
+        assert!(matches!(failed.next().await, Some(Event::Failed(failure)) if failure.message == message));
+        assert!(failed.next().await.is_none());
+        assert_eq!(collect(beside).await.0.len(), 5);
+        until(&fixture.engine, |stats| stats.kv_blocks_used == 0).await;
+    }
 }
 
 #[tokio::test]
 async fn stop_strings_and_the_contexts_end_finish_an_answer() {
-    let fixture = fixture(10, EngineConfig::default());
-    let (whole, finished, _) = collect(fixture.engine.submit(request("to the end", 1000)).unwrap()).await;
-    assert_eq!((finished.reason, whole.len()), (FinishReason::Length, 30), "40 positions hold 10 and 30");
-    let stop = whole[5..8].to_owned();
-    let stopped = GenerationRequest { stop: vec![stop], ..request("to the end", 1000) };
-    let (text, finished, _) = collect(fixture.engine.submit(stopped).unwrap()).await;
-    assert_eq!((finished.reason, text.as_str()), (FinishReason::Stop, &whole[..5]));
+    for depth in DEPTHS {
+        let fixture = overlapping(depth, 10, EngineConfig::default());
+        let (whole, finished, _) = collect(fixture.engine.submit(request("to the end", 1000)).unwrap()).await;
+        assert_eq!((finished.reason, whole.len()), (FinishReason::Length, 30), "40 positions hold 10 and 30");
+        let stop = whole[5..8].to_owned();
+        let stopped = GenerationRequest { stop: vec![stop], ..request("to the end", 1000) };
+        let (text, finished, _) = collect(fixture.engine.submit(stopped).unwrap()).await;
+        assert_eq!((finished.reason, text.as_str()), (FinishReason::Stop, &whole[..5]));
+    }
 }

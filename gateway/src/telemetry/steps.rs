@@ -132,7 +132,7 @@ impl StepObserver for StepWatcher {
 
     fn computed(&mut self, report: &StepReport) {
         self.metrics.record(report);
-        self.recent.add(report.work, report.forward);
+        self.recent.add(report.work, report.computing());
         if let Some(spans) = &mut self.spans {
             let limits = self.engine.get().and_then(|engine| engine.facts.limits);
             spans.end(report, limits.and_then(|limits| Utilization::of(report, limits)));

@@ -22,11 +22,12 @@ impl Utilization {
     /// Of one step; `None` if it took no time.
     pub(super) fn of(report: &StepReport, limits: MachineLimits) -> Option<Self> {
         let Work { bytes, operations } = report.work;
-        Sums { bytes: bytes as f64, operations: operations as f64, seconds: report.forward.as_secs_f64() }.share(limits)
+        let seconds = report.computing().as_secs_f64();
+        Sums { bytes: bytes as f64, operations: operations as f64, seconds }.share(limits)
     }
 }
 
-/// What the recent steps did, over about the last second of their forwards: time between steps does not count, so
+/// What the recent steps did, over about the last second of their computing: time between steps does not count, so
 /// an idle engine keeps the shares of its last steps.
 #[derive(Debug, Default)]
 pub(super) struct RecentSteps(Mutex<Sums>);
@@ -40,8 +41,8 @@ struct Sums {
 
 impl RecentSteps {
     /// One more step.
-    pub(super) fn add(&self, work: Work, forward: Duration) {
-        let seconds = forward.as_secs_f64();
+    pub(super) fn add(&self, work: Work, computing: Duration) {
+        let seconds = computing.as_secs_f64();
         let keep = (-seconds / MEMORY).exp();
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *sums = Sums {

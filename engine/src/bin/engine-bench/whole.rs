@@ -113,11 +113,11 @@ fn figures(row: Row, reports: &Receiver<StepReport>) -> anyhow::Result<Whole> {
     );
     // From one step's beginning to the next one's: what lies between steps is part of the overhead.
     let times: Vec<Duration> = steps.windows(2).map(|pair| pair[1].start.started - pair[0].start.started).collect();
-    let forward: Duration = steps[..times.len()].iter().map(|step| step.forward).sum();
+    let computing: Duration = steps[..times.len()].iter().map(StepReport::computing).sum();
     let total: Duration = times.iter().sum();
     Ok(Whole {
         row,
         tokens_per_s: row.batch as f64 / median(times.iter().map(Duration::as_secs_f64)),
-        overhead: 1.0 - forward.as_secs_f64() / total.as_secs_f64(),
+        overhead: 1.0 - computing.as_secs_f64() / total.as_secs_f64(),
     })
 }

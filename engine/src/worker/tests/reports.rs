@@ -90,7 +90,7 @@ async fn a_step_that_fails_is_told_of_too() {
 }
 
 /// Notes what is told, in order.
-struct Recorder(Arc<Mutex<Vec<String>>>);
+pub(super) struct Recorder(pub(super) Arc<Mutex<Vec<String>>>);
 
 impl StepObserver for Recorder {
     fn begun(&mut self, step: &StepStart) {
@@ -106,7 +106,7 @@ impl StepObserver for Recorder {
 #[tokio::test]
 async fn who_is_in_a_step_is_told_before_its_tokens_are_sent() {
     let told = Arc::<Mutex<Vec<String>>>::default();
-    let engine = scripted(100, EngineConfig::default(), Box::new(Recorder(Arc::clone(&told)))).0;
+    let engine = start(1, 100, EngineConfig::default(), Box::new(Recorder(Arc::clone(&told)))).0;
     let mut generation = engine.submit(tagged(9, "a", 2)).unwrap();
     assert!(matches!(generation.next().await, Some(Event::Token(_))));
     assert_eq!(told.lock().unwrap()[0], "begun 1 [9]");

@@ -36,6 +36,7 @@ pub(super) fn report(number: u64, tags: &[u64]) -> StepReport {
         duration: millis(16),
         plan: millis(1),
         forward: millis(10),
+        device: None,
         sample: millis(2),
         send: millis(3),
         work: Work { bytes: 9000, operations: 200 },
