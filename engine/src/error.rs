@@ -50,6 +50,10 @@ pub enum EngineError {
     /// A candle operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+    /// The GPU failed, or has no room.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] crate::kernels::cuda::CudaError),
     /// The worker thread could not be started.
     #[error("cannot start the engine thread")]
     Thread(#[from] std::io::Error),

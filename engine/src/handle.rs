@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     config::EngineConfig,
+    device::{Device, DeviceMemory},
     error::{EngineError, SubmitError},
     generation::{Event, GenerationRequest, Stamps},
     kernels::cpu::MachineLimits,
@@ -60,8 +61,8 @@ pub struct ModelInfo {
     pub weight_bytes: u64,
     /// Bytes of KV cache.
     pub kv_bytes: u64,
-    /// Where it computes: `cpu` or `cuda`.
-    pub device: &'static str,
+    /// Where it computes.
+    pub device: Device,
     /// The most tokens of prompt and answer together.
     pub max_context: usize,
     /// What the machine can do at most, with this model's weights; `None` where it could not be measured.
@@ -183,6 +184,7 @@ impl Engine {
         config: EngineConfig,
         observer: Box<dyn StepObserver>,
     ) -> Result<Self, EngineError> {
+        let config = config.for_device(&model.device);
         let (commands, inbox) = std_mpsc::channel();
         let shared = Arc::new(Shared::default());
         let text = model.text.clone();
@@ -257,6 +259,11 @@ impl Engine {
     pub fn stats(&self) -> EngineStats {
         let stats = *self.inner.shared.stats.lock().unwrap_or_else(PoisonError::into_inner);
         EngineStats { waiting: self.inner.shared.waiting.load(Ordering::Relaxed), ..stats }
+    }
+
+    /// The device's memory now, if it has some of its own.
+    pub fn device_memory(&self) -> Option<DeviceMemory> {
+        self.inner.model.device.memory()
     }
 
     /// Ends what is still running with [`Event::Failed`] and joins the thread. Blocks for the steps under

@@ -39,7 +39,7 @@ mod memory;
 mod worker;
 
 pub use config::{EngineConfig, KvType};
-pub use device::DeviceChoice;
+pub use device::{Device, DeviceChoice, DeviceInfo, DeviceMemory};
 pub use error::{EngineError, LoadError, SubmitError, TextError};
 pub use generation::{
     Event, Failure, FinishReason, Finished, GenerationRequest, Sampling, Stamps, Token, TokenLogprob, Usage,

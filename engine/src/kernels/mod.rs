@@ -5,3 +5,5 @@
 //! batch-mates.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;

@@ -18,7 +18,11 @@ pub(crate) use gguf::spelling as gguf_name;
 pub(crate) use huggingface::spelling as huggingface_name;
 pub use weights::{Dtype, LayerWeight, Tensor, WeightName, Weights};
 
-use crate::{device::DeviceChoice, error::LoadError, text::Text};
+use crate::{
+    device::{Device, DeviceChoice},
+    error::LoadError,
+    text::Text,
+};
 
 /// Weights to quantise while loading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub enum Quantization {
     Q8_0,
     /// 4.5 bits per weight in super-blocks of 256.
     Q4K,
+    /// 8-bit floating-point numbers (e4m3) with a scale for each output; on GPUs only.
+    Fp8,
 }
 
 /// How to load.
@@ -49,8 +55,10 @@ pub struct LoadedModel {
     pub weights: Weights,
     /// Tokenizer and chat template.
     pub text: Text,
-    /// How to place them.
-    pub options: LoadOptions,
+    /// Quantise the linear layers to this.
+    pub quantize: Option<Quantization>,
+    /// Where it is computed.
+    pub device: Device,
 }
 
 /// Configuration and weights alone, for those who bring their own token ids.
@@ -65,7 +73,10 @@ pub fn open_weights(path: &Path) -> Result<(ModelConfig, Weights), LoadError> {
 ///
 /// Weights are mapped, not read: this takes the time of the headers and of the tokenizer.
 pub fn load(path: &Path, options: LoadOptions) -> Result<LoadedModel, LoadError> {
-    options.device.resolve()?;
+    let device = options.device.open()?;
+    if options.quantize == Some(Quantization::Fp8) && matches!(device, Device::Cpu) {
+        return Err(LoadError::Device("fp8 weights need a GPU: quantise to q8_0 on the CPU".to_owned()));
+    }
     let (config, weights, text) = match source(path)? {
         Source::HuggingFace => {
             let (config, weights) = huggingface::open(path)?;
@@ -76,7 +87,7 @@ pub fn load(path: &Path, options: LoadOptions) -> Result<LoadedModel, LoadError>
             (config, weights, Text::from_gguf(path, vocabulary)?)
         }
     };
-    Ok(LoadedModel { name: name(path), config, weights, text, options })
+    Ok(LoadedModel { name: name(path), config, weights, text, quantize: options.quantize, device })
 }
 
 /// The two kinds of model there are on disk.

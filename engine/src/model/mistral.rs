@@ -4,7 +4,7 @@
 
 use std::{ops::Add, sync::Arc};
 
-use super::{BatchSequence, Model, ModelSizes, StepBatch};
+use super::{BatchSequence, Model, ModelSizes, StepBatch, tensor};
 use crate::{
     error::EngineError,
     kernels::cpu::{
@@ -189,10 +189,6 @@ impl Layer {
         let norms = [&self.attention_norm, &self.feed_forward_norm].map(RmsNorm::size);
         matrices.into_iter().chain(norms).fold(WeightSize::default(), Add::add)
     }
-}
-
-fn tensor(weights: &Weights, name: WeightName) -> Result<&Tensor, EngineError> {
-    weights.get(name).ok_or_else(|| EngineError::Compute(format!("the model has no {name:?}")))
 }
 
 fn norm(tensor: &Tensor, config: &ModelConfig) -> Result<RmsNorm, EngineError> {

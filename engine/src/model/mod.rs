@@ -5,9 +5,11 @@
 //!
 //! - `executor`: [`Executor`]: what computes steps, one at a time or overlapping;
 //! - `cpu_executor`: [`CpuExecutor`]: a [`Model`], whose logits are drawn from here;
-//! - [`mistral`]: the model; `work`: what a step of it has to move and to compute.
+//! - [`mistral`]: the model; `cuda`: the same on a GPU; `work`: what a step of it has to move and to compute.
 
 mod cpu_executor;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod executor;
 pub mod mistral;
 mod work;
@@ -20,7 +22,10 @@ pub use executor::{Executor, Landed};
 pub(crate) use work::SIZES;
 pub use work::{ModelSizes, Work};
 
-use crate::error::EngineError;
+use crate::{
+    error::EngineError,
+    loader::{Tensor, WeightName, Weights},
+};
 
 /// In place of a token id: the one that the step before, still under way, draws for this sequence. Where that one
 /// draws none, any token will do: nobody wants what comes of it.
@@ -111,6 +116,11 @@ pub enum Logits {
     Last,
     /// All, for scoring.
     All,
+}
+
+/// A weight that the model has.
+fn tensor(weights: &Weights, name: WeightName) -> Result<&Tensor, EngineError> {
+    weights.get(name).ok_or_else(|| EngineError::Compute(format!("the model has no {name:?}")))
 }
 
 /// Something that computes steps.

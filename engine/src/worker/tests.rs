@@ -62,7 +62,7 @@ async fn among_forty_nine_others_and_preempted_a_request_says_what_it_says_alone
         assert!(stamps.first_token < stamps.last_token);
         alone.push(text);
     }
-    let tight = EngineConfig { max_batch: 16, max_step_tokens: 24, ..EngineConfig::default() };
+    let tight = EngineConfig { max_batch: 16, max_step_tokens: Some(24), ..EngineConfig::default() };
     for (depth, blocks, config) in [
         (1, 800, EngineConfig::default()),
         (2, 800, EngineConfig::default()),

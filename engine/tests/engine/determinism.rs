@@ -5,7 +5,7 @@
 use std::num::NonZeroUsize;
 
 use engine::{
-    Engine, EngineConfig, EngineStats, Event, Generation, GenerationRequest, Policy, Sampling, StepReport, Usage, load,
+    DeviceChoice, Engine, EngineConfig, EngineStats, Event, Generation, GenerationRequest, Policy, Sampling, StepReport, Usage, load,
     loader::LoadOptions,
 };
 
@@ -13,23 +13,31 @@ use crate::goldens::folder;
 
 /// Positions per block: small, so that even short prompts have several.
 const BLOCK: usize = 4;
+/// On a GPU: the fewest that its kernels take.
+const GPU_BLOCK: usize = 8;
 
 /// An answer's tokens, each with the bits of its logprob.
-type Bits = Vec<(u32, u32)>;
+pub(crate) type Bits = Vec<(u32, u32)>;
 
 fn start(case: &str, blocks: usize, config: EngineConfig) -> Engine {
+    start_on(DeviceChoice::Cpu, case, blocks, config)
+}
+
+/// An engine with room for as many blocks of [`BLOCK`] positions.
+pub(crate) fn start_on(device: DeviceChoice, case: &str, blocks: usize, config: EngineConfig) -> Engine {
     let together = tempfile::tempdir().unwrap();
     for file in
         [folder(case).join("config.json"), folder(case).join("model.safetensors"), folder("tokenizer/tokenizer.json")]
     {
         std::fs::copy(&file, together.path().join(file.file_name().unwrap())).unwrap();
     }
-    let model = load(together.path(), LoadOptions::default()).unwrap();
+    let model = load(together.path(), LoadOptions { device, ..LoadOptions::default() }).unwrap();
     // Keys and values of all layers; these models keep them in single or half precision.
     let sizes = &model.config;
     let bytes = if case == "plain_gqa" || case == "sliding_window" { 4 } else { 2 };
     let block = 2 * sizes.layers * sizes.kv_heads * sizes.head_dim * BLOCK * bytes;
-    let config = EngineConfig { block_size: BLOCK, kv_memory: Some(blocks * block), ..config };
+    let block_size = if device == DeviceChoice::Cuda { GPU_BLOCK } else { BLOCK };
+    let config = EngineConfig { block_size, kv_memory: Some(blocks * block), ..config };
     Engine::start(model, config, Box::new(|_: &StepReport| ())).unwrap()
 }
 
@@ -81,9 +89,13 @@ async fn counted(mut generation: Generation) -> (Bits, Usage, u32) {
 
 /// Every answer alone, each by an engine that has seen nothing else.
 async fn cold(case: &str) -> Vec<Bits> {
+    cold_on(DeviceChoice::Cpu, case).await
+}
+
+pub(crate) async fn cold_on(device: DeviceChoice, case: &str) -> Vec<Bits> {
     let mut answers = Vec::new();
     for request in requests() {
-        let engine = start(case, 100, EngineConfig { threads: NonZeroUsize::new(1), ..EngineConfig::default() });
+        let engine = start_on(device, case, 100, EngineConfig { threads: NonZeroUsize::new(1), ..EngineConfig::default() });
         let (bits, usage) = answer(engine.submit(request).unwrap()).await;
         assert_eq!((bits.len(), usage.cached_tokens), (16, 0));
         answers.push(bits);
@@ -92,7 +104,7 @@ async fn cold(case: &str) -> Vec<Bits> {
 }
 
 /// Every request one after the other, then all at once, then all at once again; gives the steps of the first.
-async fn check(engine: &Engine, expected: &[Bits]) -> (EngineStats, u32) {
+pub(crate) async fn check(engine: &Engine, expected: &[Bits]) -> (EngineStats, u32) {
     let (mut cached, mut steps) = (0, 0);
     for (request, expected) in requests().into_iter().zip(expected) {
         let (bits, usage, alone) = counted(engine.submit(request).unwrap()).await;
@@ -123,7 +135,7 @@ async fn a_hit_and_a_miss_give_the_same_bits() {
             let (roomy, _) = check(&start(case, 200, config.clone()), &expected).await;
             assert!(roomy.prefix_cache_hits > 200, "{roomy:?}");
             // Room for hardly more than the longest: blocks are taken away all the time.
-            let config = EngineConfig { max_step_tokens: 9, policy: Policy::ShortestPrompt, ..config };
+            let config = EngineConfig { max_step_tokens: Some(9), policy: Policy::ShortestPrompt, ..config };
             let (tight, _) = check(&start(case, 18, config.clone()), &expected).await;
             preemptions += tight.preemptions;
             let (off, _) = check(&start(case, 18, EngineConfig { prefix_cache: false, ..config }), &expected).await;

@@ -12,36 +12,53 @@ use serde::Deserialize;
 
 /// Positions per block: small, so that every sequence has several.
 const BLOCK: usize = 4;
+/// Positions of a sequence.
+pub(crate) const POSITIONS: usize = 128;
 
 #[derive(Deserialize)]
-struct Golden {
-    prompts: Vec<Prompt>,
+pub(crate) struct Golden {
+    pub(crate) prompts: Vec<Prompt>,
 }
 
 #[derive(Deserialize)]
-struct Prompt {
-    prompt: Vec<u32>,
-    greedy: Vec<u32>,
+pub(crate) struct Prompt {
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) greedy: Vec<u32>,
     logprobs: Vec<Vec<(u32, f32)>>,
+    /// The same ids, same weights, computed in single precision.
+    #[serde(default)]
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a GPU's rounding is compared with it"))]
+    logprobs_f32: Vec<Vec<(u32, f32)>>,
+}
+
+impl Prompt {
+    /// What `transformers` computes in single precision from the same weights: of models in single precision all it
+    /// has.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn exact(&self) -> &[Vec<(u32, f32)>] {
+        if self.logprobs_f32.is_empty() { &self.logprobs } else { &self.logprobs_f32 }
+    }
 }
 
 pub(crate) fn folder(case: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(case)
 }
 
-fn golden(case: &str) -> Golden {
+pub(crate) fn golden(case: &str) -> Golden {
     serde_json::from_slice(&fs::read(folder(case).join("golden.json")).unwrap()).unwrap()
 }
 
-/// A model with its cache, and the blocks of each of its sequences.
+/// A model with its cache, and the blocks of each of its sequences. What is computed first of a sequence is its prompt.
 pub(crate) struct Bench {
     model: Box<dyn Model>,
     tables: Vec<Vec<u32>>,
     computed: Vec<usize>,
+    prompts: Vec<usize>,
+    block: usize,
 }
 
 impl Bench {
-    /// Room for `sequences` sequences of 128 positions, their blocks interleaved and out of order.
+    /// Room for `sequences` sequences, their blocks interleaved and out of order.
     pub(crate) fn open(path: &std::path::Path, sequences: usize) -> Self {
         let (config, weights) = open_weights(path).unwrap();
         Self::of(
@@ -52,19 +69,39 @@ impl Bench {
 
     /// The same with a model that is placed already.
     pub(crate) fn of(placed: Placed, sequences: usize) -> Self {
-        let each = 128 / BLOCK;
-        let model = placed.with_cache(BLOCK, sequences * each).unwrap();
+        Self::over(Box::new(placed.with_cache(BLOCK, sequences * POSITIONS / BLOCK).unwrap()), sequences, BLOCK)
+    }
+
+    /// The same with a model that has a cache for as many, of blocks of `block` positions.
+    pub(crate) fn over(model: Box<dyn Model>, sequences: usize, block: usize) -> Self {
+        let each = POSITIONS / block;
         let tables = (0..sequences)
             .map(|index| (0..each).rev().map(|block| (block * sequences + index) as u32).collect())
             .collect();
-        Self { model: Box::new(model), tables, computed: vec![0; sequences] }
+        Self { model, tables, computed: vec![0; sequences], prompts: vec![0; sequences], block }
+    }
+
+    /// The sequences' prompts are so long, however they are computed.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn set_prompts(&mut self, tokens: impl Iterator<Item = usize>) {
+        self.prompts = tokens.collect();
+    }
+
+    /// Tokens of a sequence that were computed.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn computed(&self, sequence: usize) -> usize {
+        self.computed[sequence]
     }
 
     /// Computes one step over (sequence, new tokens); the logits of every row.
     pub(crate) fn step(&mut self, parts: &[(usize, &[u32])]) -> Vec<Vec<f32>> {
         let mut batch = StepBatch::default();
         for &(sequence, tokens) in parts {
-            batch.push(tokens, self.computed[sequence], &self.tables[sequence], BLOCK, Logits::All);
+            if self.prompts[sequence] == 0 {
+                self.prompts[sequence] = tokens.len();
+            }
+            let table = &self.tables[sequence];
+            batch.push(tokens, self.computed[sequence], table, self.block, Logits::All).prompt = self.prompts[sequence];
             self.computed[sequence] += tokens.len();
         }
         let mut logits = Vec::new();
@@ -84,16 +121,25 @@ pub(crate) fn argmax(logits: &[f32]) -> u32 {
     logits.iter().position(|&logit| logit == best).unwrap() as u32
 }
 
-/// Greedy tokens equal, logprobs within `tolerance`; gives the largest difference.
 fn check(case: &str, tolerance: f32) {
+    check_with(case, tolerance, |prompt| &prompt.logprobs, || Bench::open(&folder(case), 1));
+}
+
+/// Greedy tokens equal, logprobs within `tolerance` of the reference.
+pub(crate) fn check_with(
+    case: &str,
+    tolerance: f32,
+    reference: fn(&Prompt) -> &[Vec<(u32, f32)>],
+    open: impl Fn() -> Bench,
+) {
     let golden = golden(case);
     let mut worst = 0f32;
     for (index, prompt) in golden.prompts.iter().enumerate() {
-        let mut bench = Bench::open(&folder(case), 1);
+        let mut bench = open();
         let mut logits = bench.step(&[(0, &prompt.prompt)]).pop().unwrap();
         for (position, &expected) in prompt.greedy.iter().enumerate() {
             let logprobs = log_softmax(&logits);
-            for (id, logprob) in prompt.logprobs.get(position).into_iter().flatten() {
+            for (id, logprob) in reference(prompt).get(position).into_iter().flatten() {
                 worst = worst.max((logprobs[*id as usize] - logprob).abs());
             }
             assert_eq!(argmax(&logits), expected, "{case}: prompt {index}, token {position}");

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod bench;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod demo;
 mod determinism;
 mod goldens;

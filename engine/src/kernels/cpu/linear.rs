@@ -299,6 +299,7 @@ fn block_format(target: Quantization, inputs: usize) -> Option<GgmlDType> {
     let preferred = match target {
         Quantization::Q4K => GgmlDType::Q4K,
         Quantization::Q8_0 => GgmlDType::Q8_0,
+        Quantization::Fp8 => return None,
     };
     [preferred, GgmlDType::Q8_0].into_iter().find(|format| inputs.is_multiple_of(format.block_size()))
 }
@@ -319,21 +320,41 @@ fn stored(tensor: &Tensor, format: GgmlDType, threads: &Threads) -> Result<Weigh
 
 /// Quantises dense weights, a few rows at a time.
 fn quantized(tensor: &Tensor, format: GgmlDType, threads: &Threads) -> Result<Weights, EngineError> {
-    let (width, row) = (tensor.shape[1], tensor.bytes().len() / tensor.shape[0]);
-    let quantize = |outputs: Range<usize>| {
-        let mut wide = vec![0.0; outputs.len() * width];
-        widen(&tensor.bytes()[outputs.start * row..outputs.end * row], tensor.dtype, &mut wide);
-        let wide = candle_core::Tensor::from_vec(wide, (outputs.len(), width), &Device::Cpu);
-        candle(tensor, wide.and_then(|wide| QTensor::quantize(&wide, format)))
-    };
     let tiles = tiles(tensor, format, threads, |outputs| {
-        let blocks = quantize(outputs)?;
+        let blocks = quantize(tensor, format, outputs)?;
         Ok(Cow::Owned(candle(tensor, blocks.data())?.into_owned()))
     })?;
     match tiles {
         Some(tiles) => Ok(Weights::Tiles(tiles)),
-        None => quantize(0..tensor.shape[0]).and_then(|blocks| fallback(tensor, blocks)),
+        None => quantize(tensor, format, 0..tensor.shape[0]).and_then(|blocks| fallback(tensor, blocks)),
     }
+}
+
+/// The blocks of some of a dense matrix's outputs.
+fn quantize(tensor: &Tensor, format: GgmlDType, outputs: Range<usize>) -> Result<QTensor, EngineError> {
+    let (width, row) = (tensor.shape[1], tensor.bytes().len() / tensor.shape[0]);
+    let mut wide = vec![0.0; outputs.len() * width];
+    widen(&tensor.bytes()[outputs.start * row..outputs.end * row], tensor.dtype, &mut wide);
+    let wide = candle_core::Tensor::from_vec(wide, (outputs.len(), width), &Device::Cpu);
+    candle(tensor, wide.and_then(|wide| QTensor::quantize(&wide, format)))
+}
+
+/// The blocks of a dense matrix, as GGUF stores them.
+#[cfg(feature = "cuda")]
+pub(crate) fn quantize_rows(tensor: &Tensor, format: GgmlDType, threads: &Threads) -> Result<Vec<u8>, EngineError> {
+    use std::sync::{Mutex, PoisonError};
+    /// Outputs that one task quantises.
+    const TOGETHER: usize = 64;
+    let outputs = tensor.shape[0];
+    let parts: Vec<_> = (0..outputs.div_ceil(TOGETHER)).map(|_| Mutex::new(Ok(Vec::new()))).collect();
+    threads.each(parts.len(), |index| {
+        let first = index * TOGETHER;
+        let blocks = quantize(tensor, format, first..outputs.min(first + TOGETHER));
+        let blocks = blocks.and_then(|blocks| Ok(candle(tensor, blocks.data())?.into_owned()));
+        *parts[index].lock().unwrap_or_else(PoisonError::into_inner) = blocks;
+    });
+    let parts = parts.into_iter().map(|part| part.into_inner().unwrap_or_else(PoisonError::into_inner));
+    Ok(parts.collect::<Result<Vec<_>, EngineError>>()?.concat())
 }
 
 /// The tiles of a matrix whose blocks `blocks` gives; the tensor's pages are no longer needed then.

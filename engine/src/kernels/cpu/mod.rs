@@ -22,8 +22,12 @@ pub use embedding::Embedding;
 pub use gate::silu_gate;
 pub use kv_cache::{KvCache, KvDtype, KvShape, LayerKv};
 pub use limits::{Arithmetic, BandwidthProbe, MachineLimits, measure_integer_peak};
+#[cfg(feature = "cuda")]
+pub(crate) use linear::quantize_rows;
 pub use linear::{Linear, Products, WeightSize};
 pub use norm::RmsNorm;
 pub use rope::Rope;
+#[cfg(feature = "cuda")]
+pub(crate) use rope::inverse_frequencies;
 pub use softmax::softmax_weights;
 pub use threads::Threads;

@@ -21,15 +21,17 @@ pub struct Rope {
     sines: Vec<f32>,
 }
 
+/// How far each pair of a head's numbers turns from one position to the next.
+pub(crate) fn inverse_frequencies(config: &ModelConfig) -> Vec<f32> {
+    let inverse = |i: usize| 1.0 / f64::from(config.rope_theta).powf(2.0 * i as f64 / config.head_dim as f64);
+    (0..config.head_dim / 2).map(|i| inverse(i) as f32).collect()
+}
+
 impl Rope {
     /// The frequencies `theta^(-2i / head_dim)`.
     pub fn new(config: &ModelConfig) -> Self {
-        let half = config.head_dim / 2;
-        let inverse_frequencies = (0..half)
-            .map(|i| (1.0 / f64::from(config.rope_theta).powf(2.0 * i as f64 / config.head_dim as f64)) as f32)
-            .collect();
         Self {
-            inverse_frequencies,
+            inverse_frequencies: inverse_frequencies(config),
             layout: config.rope_layout,
             head_dim: config.head_dim,
             cosines: Vec::new(),

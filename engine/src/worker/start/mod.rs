@@ -1,5 +1,9 @@
 //! From a loaded model to a running worker: weights in place, KV cache sized, caches warm.
 
+mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, mpsc},
@@ -8,14 +12,14 @@ use std::{
 
 use super::{Worker, slots::Slots};
 use crate::{
-    config::{EngineConfig, KvType},
+    config::EngineConfig,
+    device::Device,
     error::EngineError,
     handle::{Command, EngineStats, ModelInfo, Shared},
-    kernels::cpu::{KvDtype, MachineLimits, Threads},
+    kernels::cpu::MachineLimits,
     kv::BlockPool,
     loader::LoadedModel,
-    memory,
-    model::{CpuExecutor, Executor, Logits, Model, StepBatch, mistral::Placed},
+    model::{Executor, StepBatch},
     observer::StepObserver,
     scheduler::{Limits, Scheduler},
     text::Text,
@@ -40,36 +44,45 @@ pub(crate) fn start(
     config: &EngineConfig,
     surroundings: Surroundings,
 ) -> Result<Started, EngineError> {
-    let threads = Arc::new(compute_threads(config)?);
-    let placed = Placed::new(&loaded.config, &loaded.weights, loaded.options.quantize, Arc::clone(&threads))?;
-    let placed = match config.kv_type {
-        KvType::F16 => placed,
-        KvType::Q8 => placed.with_kv_dtype(KvDtype::Q8),
+    let Ready { executor, blocks, max_context, weight_bytes, kv_bytes, limits } = match &loaded.device {
+        Device::Cpu => cpu::prepare(&loaded, config)?,
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => cuda::prepare(&loaded, config, gpu)?,
     };
-    let limits = MachineLimits::of_this_machine(&threads, placed.arithmetic());
-    let limits = limits.inspect_err(|error| tracing::warn!(%error, "what the machine can do is not known")).ok();
-    let weight_bytes = placed.weight_bytes();
-    let block_bytes = placed.kv_shape(config.block_size).block_bytes();
-    let wanted_context = config.max_context.unwrap_or(usize::MAX).min(loaded.config.max_context);
-    let blocks = kv_blocks(config, block_bytes, wanted_context)?;
-    let max_context = wanted_context.min(blocks * config.block_size);
-    let mut model = placed.with_cache(config.block_size, blocks)?;
-    warm_up(&mut model, config.block_size.min(max_context))?;
-
     let info = ModelInfo {
         name: loaded.name,
         parameters: loaded.weights.parameters(),
         weight_bytes,
-        kv_bytes: (blocks * block_bytes) as u64,
+        kv_bytes,
         config: loaded.config,
-        device: "cpu",
+        device: loaded.device,
         max_context,
         limits,
     };
-    let executor = Box::new(CpuExecutor::new(Box::new(model), threads));
     let worker = Prepared { executor, text: loaded.text, blocks, max_context };
     let thread = worker.launch(config, surroundings)?;
     Ok(Started { info, thread })
+}
+
+/// A model in place on its device, warm.
+struct Ready {
+    executor: Box<dyn Executor>,
+    /// Blocks of the KV cache.
+    blocks: usize,
+    max_context: usize,
+    weight_bytes: u64,
+    kv_bytes: u64,
+    limits: Option<MachineLimits>,
+}
+
+/// The most tokens of prompt and answer together that are asked for, or that the model takes.
+fn wanted_context(loaded: &LoadedModel, config: &EngineConfig) -> usize {
+    config.max_context.unwrap_or(usize::MAX).min(loaded.config.max_context)
+}
+
+/// More blocks than a full batch of full contexts could use are of no use.
+fn useful_blocks(config: &EngineConfig, context: usize) -> usize {
+    context.div_ceil(config.block_size).saturating_mul(config.max_batch)
 }
 
 /// An executor that is ready to compute, and the sizes it computes with.
@@ -87,7 +100,7 @@ impl Prepared {
         config: &EngineConfig,
         surroundings: Surroundings,
     ) -> Result<JoinHandle<()>, EngineError> {
-        let limits = Limits { max_batch: config.max_batch, max_step_tokens: config.max_step_tokens };
+        let limits = Limits { max_batch: config.max_batch, max_step_tokens: config.step_tokens() };
         let mut worker = Worker {
             // What a guess goes on from must be known.
             depth: if config.speculative_tokens > 0 { 1 } else { self.executor.depth() },
@@ -110,40 +123,4 @@ impl Prepared {
         worker.publish();
         Ok(thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run())?)
     }
-}
-
-/// The threads that compute, of which the worker's is one.
-fn compute_threads(config: &EngineConfig) -> std::io::Result<Threads> {
-    match config.threads {
-        Some(count) => Threads::new(count.get()),
-        None => Threads::of_this_machine(),
-    }
-}
-
-/// As many blocks as the memory given takes; without one, half of what is free, but no more than a full
-/// batch of full contexts could use.
-fn kv_blocks(config: &EngineConfig, block_bytes: usize, context: usize) -> Result<usize, EngineError> {
-    let per_sequence = context.div_ceil(config.block_size);
-    let useful = per_sequence.saturating_mul(config.max_batch);
-    let blocks = match config.kv_memory {
-        Some(memory) => (memory / block_bytes).min(useful),
-        None => (memory::available() / 2 / block_bytes).min(useful),
-    };
-    if blocks == 0 {
-        return Err(EngineError::Config(format!(
-            "the KV cache needs at least {block_bytes} bytes (one block of {} tokens); give it more with kv_memory",
-            config.block_size
-        )));
-    }
-    Ok(blocks)
-}
-
-/// Computes one small step, so that whatever the kernels prepare on first use is ready.
-fn warm_up(model: &mut impl Model, tokens: usize) -> Result<(), EngineError> {
-    let mut batch = StepBatch::default();
-    batch.push(&vec![0; tokens], 0, &[0], tokens, Logits::Last);
-    model.forward(&batch, &mut Vec::new())?;
-    batch.clear();
-    batch.push(&[0], 0, &[0], tokens, Logits::Last);
-    model.forward(&batch, &mut Vec::new())
 }

@@ -14,7 +14,7 @@ async fn a_stall_under_way_is_counted_when_the_reader_leaves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prompts_of_others_are_interference_to_answers_and_to_prompts() {
-    let fixture = fixture(100, EngineConfig { max_step_tokens: 16, ..EngineConfig::default() });
+    let fixture = fixture(100, EngineConfig { max_step_tokens: Some(16), ..EngineConfig::default() });
     fixture.gate.set(true, 1);
     let answer = fixture.engine.submit(request("first", 40)).unwrap();
     fixture.gate.wait_for_steps(1);
@@ -32,7 +32,7 @@ async fn prompts_of_others_are_interference_to_answers_and_to_prompts() {
 /// long prompt costs others, and what their ledgers name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_prompt_fills_steps_and_no_answer_misses_one() {
-    let config = EngineConfig { max_step_tokens: 512, prefix_cache: false, ..EngineConfig::default() };
+    let config = EngineConfig { max_step_tokens: Some(512), prefix_cache: false, ..EngineConfig::default() };
     let fixture = fixture(1500, config);
     fixture.gate.set(true, 0);
     let answers: Vec<_> =

@@ -34,7 +34,7 @@ async fn the_same_seeds_draw_the_same_tokens() {
     }
     expected.iter().for_each(|bits| assert_eq!(bits.len(), 24));
     assert!(expected[0] != expected[15], "another seed, another answer");
-    let tight = EngineConfig { max_batch: 8, max_step_tokens: 24, ..EngineConfig::default() };
+    let tight = EngineConfig { max_batch: 8, max_step_tokens: Some(24), ..EngineConfig::default() };
     for (blocks, config) in [
         (800, EngineConfig::default()),
         (40, tight.clone()),
@@ -133,7 +133,7 @@ async fn failure(mut generation: Generation) -> String {
 
 #[tokio::test]
 async fn a_step_that_fails_when_it_lands_takes_none_along_that_were_only_in_the_next() {
-    let fixture = overlapping(2, 100, EngineConfig { max_step_tokens: 7, ..EngineConfig::default() });
+    let fixture = overlapping(2, 100, EngineConfig { max_step_tokens: Some(7), ..EngineConfig::default() });
     fixture.gate.set(true, 0);
     let first = fixture.engine.submit(request("first", 1)).unwrap();
     until(&fixture.engine, |stats| stats.waiting == 0).await;
@@ -152,7 +152,7 @@ async fn a_step_that_fails_when_it_lands_takes_none_along_that_were_only_in_the_
 
 #[tokio::test]
 async fn a_step_that_cannot_be_launched_fails_once_also_for_those_in_the_step_before() {
-    let fixture = overlapping(2, 100, EngineConfig { max_step_tokens: 8, ..EngineConfig::default() });
+    let fixture = overlapping(2, 100, EngineConfig { max_step_tokens: Some(8), ..EngineConfig::default() });
     fixture.gate.set(true, 0);
     let answering = fixture.engine.submit(request("answer", 40)).unwrap();
     fixture.gate.set(true, 2);
@@ -206,7 +206,7 @@ async fn an_engine_that_stops_tells_everyone_and_of_every_step() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reports_of_overlapping_steps_are_whole_and_in_order() {
-    let config = EngineConfig { max_batch: 8, max_step_tokens: 24, ..EngineConfig::default() };
+    let config = EngineConfig { max_batch: 8, max_step_tokens: Some(24), ..EngineConfig::default() };
     let fixture = overlapping(2, 40, config);
     let asked = (1..=20).map(|tag| GenerationRequest { tag, ..request(&format!("prompt {tag}").repeat(2), 15) });
     let generations: Vec<_> = asked.map(|asked| fixture.engine.submit(asked).unwrap()).collect();

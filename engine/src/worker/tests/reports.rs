@@ -43,7 +43,7 @@ async fn a_step_is_told_with_its_requests_its_parts_and_its_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_new_once_also_if_it_is_preempted() {
-    let config = EngineConfig { max_batch: 16, max_step_tokens: 24, ..EngineConfig::default() };
+    let config = EngineConfig { max_batch: 16, max_step_tokens: Some(24), ..EngineConfig::default() };
     let fixture = fixture(60, config);
     let asked = (1..=30).map(|tag| tagged(tag, &format!("prompt {tag}").repeat(2), 20));
     let generations: Vec<_> = asked.map(|asked| fixture.engine.submit(asked).unwrap()).collect();

@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use super::delayed::Delayed;
 use crate::{
-    Engine, EngineConfig, EngineError, GenerationRequest, ModelConfig, Sampling, StepObserver, StepReport, Text,
+    Device, Engine, EngineConfig, EngineError, GenerationRequest, ModelConfig, Sampling, StepObserver, StepReport, Text,
     handle::ModelInfo,
     kernels::cpu::Threads,
     loader::RopeLayout,
@@ -175,7 +175,7 @@ pub(super) fn start(
         parameters: 0,
         weight_bytes: 0,
         kv_bytes: 0,
-        device: "cpu",
+        device: Device::Cpu,
         max_context,
         limits: None,
     };

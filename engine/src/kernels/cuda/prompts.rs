@@ -1,0 +1,176 @@
+//! Products of prompts' rows: many at once, so that the tensor cores are the limit and cuBLASLt comes near it.
+#![expect(unsafe_code, reason = "kernels are started")]
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    blas::{Blas, Operands, Product, Sizes},
+    driver::CudaError,
+    element::Element,
+    format::Format,
+    gpu::Gpu,
+    launch::{Kernel, Shape, args},
+    matrix::{Matrix, Stack},
+    memory::Buffer,
+    products::Operation,
+};
+
+/// The first chip with 8-bit floating-point tensor cores.
+const FP8_CAPABILITY: (u32, u32) = (8, 9);
+
+/// The library's products, with what comes before and after them.
+#[derive(Debug)]
+pub(super) struct PromptProducts {
+    gpu: Arc<Gpu>,
+    element: Element,
+    /// Rows of the largest step.
+    rows: usize,
+    blas: Option<Arc<Blas>>,
+    products: HashMap<Key, Option<Product>>,
+    dequantize: HashMap<Format, Kernel>,
+    /// A quantised matrix as a dense one.
+    dense: Buffer<u8>,
+    fp8: Option<Fp8>,
+}
+
+/// What a product is chosen by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    outputs: usize,
+    inputs: usize,
+    stride: usize,
+    operands: Operands,
+}
+
+/// Rows as bytes, and their products before they are scaled.
+#[derive(Debug)]
+struct Fp8 {
+    quantize: Kernel,
+    scale: Kernel,
+    rows: Buffer<u8>,
+    scales: Buffer<f32>,
+    product: Buffer<f32>,
+}
+
+impl PromptProducts {
+    pub(super) fn new(gpu: &Arc<Gpu>, element: Element, rows: usize) -> Result<Self, CudaError> {
+        let blas = match Blas::new(gpu) {
+            Ok(blas) => Some(blas),
+            Err(error @ CudaError::Absent(_)) => {
+                tracing::warn!(%error, "prompts are computed by slower kernels");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let (products, dequantize) = (HashMap::new(), HashMap::new());
+        let dense = Buffer::new(gpu, 0)?;
+        Ok(Self { gpu: Arc::clone(gpu), element, rows, blas, products, dequantize, dense, fp8: None })
+    }
+
+    /// Looks up what the products of a stack need.
+    pub(super) fn prepare(&mut self, stack: &Stack) -> Result<(), CudaError> {
+        let Some(blas) = self.blas.clone() else { return Ok(()) };
+        let stride = stack.outputs();
+        for matrix in &stack.parts {
+            let key = self.key(matrix, stride);
+            if !self.products.contains_key(&key) {
+                let sizes = Sizes { outputs: key.outputs, inputs: key.inputs, stride: key.stride, rows: self.rows };
+                self.products.insert(key, Product::new(&blas, sizes, key.operands)?);
+            }
+            match (key.operands, matrix.format) {
+                (Operands::Fp8, _) => self.prepare_fp8(matrix)?,
+                (_, Format::Dense(_)) => {}
+                (_, format) => self.prepare_dense(format, matrix)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&self, matrix: &Matrix, stride: usize) -> Key {
+        let Matrix { format, outputs, inputs, .. } = *matrix;
+        let fp8 = format == Format::Fp8
+            && outputs == stride
+            && outputs.is_multiple_of(16)
+            && self.gpu.info().capability >= FP8_CAPABILITY;
+        Key { outputs, inputs, stride, operands: if fp8 { Operands::Fp8 } else { Operands::Same(self.element) } }
+    }
+
+    fn prepare_dense(&mut self, format: Format, matrix: &Matrix) -> Result<(), CudaError> {
+        if !self.dequantize.contains_key(&format) {
+            let name = format!("dequantize_{}_{}", format.name(), self.element.suffix());
+            self.dequantize.insert(format, Kernel::new(&self.gpu, &name)?);
+        }
+        let bytes = matrix.outputs * matrix.inputs * self.element.bytes();
+        if self.dense.len() < bytes {
+            self.dense = Buffer::new(&self.gpu, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn prepare_fp8(&mut self, matrix: &Matrix) -> Result<(), CudaError> {
+        let (rows, product) = (self.rows * matrix.inputs, self.rows * matrix.outputs);
+        let fp8 = match self.fp8.take() {
+            Some(fp8) => fp8,
+            None => Fp8 {
+                quantize: Kernel::new(&self.gpu, &format!("quantize_fp8_{}", self.element.suffix()))?,
+                scale: Kernel::new(&self.gpu, &format!("scale_fp8_{}", self.element.suffix()))?,
+                rows: Buffer::new(&self.gpu, 0)?,
+                scales: Buffer::new(&self.gpu, self.rows)?,
+                product: Buffer::new(&self.gpu, 0)?,
+            },
+        };
+        self.fp8 = Some(Fp8 {
+            rows: if fp8.rows.len() < rows { Buffer::new(&self.gpu, rows)? } else { fp8.rows },
+            product: if fp8.product.len() < product { Buffer::new(&self.gpu, product)? } else { fp8.product },
+            ..fp8
+        });
+        Ok(())
+    }
+
+    /// Starts a product; false where the library has none of that shape.
+    pub(super) fn launch(&self, matrix: &Matrix, operation: Operation) -> Result<bool, CudaError> {
+        let key = self.key(matrix, operation.stride);
+        let Some(product) = self.products.get(&key).and_then(Option::as_ref) else { return Ok(false) };
+        let Operation { x, rows, out, .. } = operation;
+        // SAFETY: the product was chosen for these sizes; rows and their products by the callers, the rest was
+        // prepared for the largest step.
+        unsafe {
+            match (key.operands, &self.fp8) {
+                (Operands::Fp8, Some(fp8)) => {
+                    let inputs = matrix.inputs;
+                    let quantize = args![&fp8.rows, &fp8.scales, x, inputs];
+                    fp8.quantize.launch(Shape::new([rows, 1, 1], 256), quantize)?;
+                    product.launch(matrix.weights.at(0), fp8.rows.at(0), rows, fp8.product.at(0))?;
+                    let scale = args![out, &fp8.product, &fp8.scales, matrix.scales(), matrix.outputs];
+                    fp8.scale.launch(Shape::new([rows, 1, 1], 256), scale)?;
+                }
+                _ => {
+                    let weights = match matrix.format {
+                        Format::Dense(_) => matrix.weights.at(0),
+                        format => self.dequantized(format, matrix)?,
+                    };
+                    product.launch(weights, x, rows, out)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn dequantized(&self, format: Format, matrix: &Matrix) -> Result<u64, CudaError> {
+        let Matrix { outputs, inputs, .. } = *matrix;
+        let Some(kernel) = self.dequantize.get(&format) else {
+            return Err(CudaError::Absent(format!("{} was not prepared", format.name())));
+        };
+        // SAFETY: the dense matrix has room for the largest that there is.
+        unsafe {
+            if format == Format::Fp8 {
+                let arguments = args![&self.dense, &matrix.weights, matrix.scales(), inputs];
+                kernel.launch(Shape::new([outputs, 1, 1], 128), arguments)?;
+            } else {
+                let shape = Shape::new([outputs.div_ceil(16), inputs.div_ceil(256), 1], 128);
+                kernel.launch(shape, args![&self.dense, &matrix.weights, outputs, inputs])?;
+            }
+        }
+        Ok(self.dense.at(0))
+    }
+}
