@@ -32,7 +32,13 @@
 
 namespace emulator {
 void* dynamic_shared();
+// A thread that ends without having called this is a fault: on a GPU its kernel would run before its turn.
+void wait_for_kernels_before();
 }
+
+// Kernels run one after the other here; what is done before the wait is not looked at.
+inline void let_next_begin() {}
+inline void wait_for_those_before() { emulator::wait_for_kernels_before(); }
 
 // Where the thread that runs now is.
 extern uint3 threadIdx, blockIdx;

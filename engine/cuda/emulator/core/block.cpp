@@ -12,6 +12,9 @@ dim3 blockDim, gridDim;
 namespace emulator {
 
 Block block;
+bool kernels_overlap = false;
+
+void wait_for_kernels_before() { block.current->waited = true; }
 
 namespace {
 
@@ -25,6 +28,7 @@ void release_barrier() {
 
 void run_thread() {
     block.kernel->call(block.kernel->function, block.arguments);
+    if (kernels_overlap && !block.current->waited) fail("ends without having waited for the kernels before its own");
     block.current->state = State::ENDED;
     block.ended++;
     release_barrier();
@@ -63,6 +67,7 @@ void prepare() {
         thread.index = {x, y, z};
         thread.copies.clear();
         thread.group = 0;
+        thread.waited = false;
         block.warps[i / 32].lanes[i % 32] = &thread;
         block.warps[i / 32].size = i % 32 + 1;
         block.warps[i / 32].open = 0;

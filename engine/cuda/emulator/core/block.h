@@ -38,6 +38,8 @@ struct Thread {
     // Copies under way, and the number of the group that the next one joins.
     std::vector<Copy> copies;
     int group;
+    // It has waited for the kernels before its own.
+    bool waited;
 };
 
 struct Warp {
@@ -60,6 +62,9 @@ struct Block {
     Warp* warp = nullptr;
 };
 extern Block block;
+
+// Whether kernels are launched such that they may begin before those before them have ended.
+extern bool kernels_overlap;
 
 // Runs the block that `blockIdx` names to its end, its threads in the order of `Order`.
 void run_block(const Kernel& kernel, void* const* arguments);

@@ -100,10 +100,16 @@ using CUgraphExec = struct CUgraphExec_st*;
 struct CUuuid {
     char bytes[16];
 };
+enum { CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
+struct CUlaunchAttribute {
+    int id;
+    char pad[4];
+    char value[64];
+};
 struct CUlaunchConfig {
     unsigned gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ, sharedMemBytes;
     CUstream hStream;
-    void* attrs;
+    CUlaunchAttribute* attrs;
     unsigned numAttrs;
 };
 

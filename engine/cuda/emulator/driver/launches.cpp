@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 
+#include "block.h"
 #include "context.h"
 #include "device.h"
 #include "failures.h"
@@ -150,6 +151,11 @@ API cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsign
 API cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, void** arguments, void** extra) {
     return context_call([&] {
         if (config == nullptr) return CUDA_ERROR_INVALID_VALUE;
+        for (unsigned i = 0; i < config->numAttrs; i++) {
+            const CUlaunchAttribute& attribute = config->attrs[i];
+            if (attribute.id != CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION) return CUDA_ERROR_NOT_SUPPORTED;
+            emulator::kernels_overlap = true;
+        }
         Shape shape = {{config->gridDimX, config->gridDimY, config->gridDimZ},
                        {config->blockDimX, config->blockDimY, config->blockDimZ},
                        config->sharedMemBytes};

@@ -104,6 +104,7 @@ DEVICE void attend_combine(X* out, const float* partial, const Seen& seen, int h
     (float* partial, const X* qkv, const void* keys, const void* values, const float* key_scales,                      \
      const float* value_scales, const int* positions, const int* table_offsets, const int* tables, int heads,          \
      int kv_heads, int head_dim, int block_size, int window, int splits, float scale) {                                \
+        begin();                                                                                                       \
         Split<X, S> split;                                                                                             \
         split.cache = {static_cast<const S*>(keys), static_cast<const S*>(values), key_scales, value_scales};          \
         split.pages.kv_heads = kv_heads, split.pages.block_size = block_size;                                          \
@@ -115,6 +116,7 @@ DEVICE void attend_combine(X* out, const float* partial, const Seen& seen, int h
 #define ATTEND_COMBINE(suffix, X)                                                                              \
     KERNEL(__launch_bounds__(COMBINE_WARPS* WARP) attend_combine_##suffix)                                     \
     (X* out, const float* partial, const int* positions, int heads, int head_dim, int window, int splits) {    \
+        begin();                                                                                               \
         attend_combine(out, partial, seen_from(positions[blockIdx.x], window), heads, head_dim, splits);            \
     }                                                                                                          \
     REGISTER(attend_combine_##suffix)

@@ -275,6 +275,7 @@ DEVICE void attend_prefill(X* out, const X* qkv, const Cache<S>& cache, const in
     (X* out, const X* qkv, const void* keys, const void* values, const float* key_scales, const float* value_scales,  \
      const int* tiles, const int* positions, const int* table_offsets, const int* tables, int heads, int kv_heads,    \
      int block_size, int window, float scale) {                                                                       \
+        begin();                                                                                                      \
         Cache<S> cache = {static_cast<const S*>(keys), static_cast<const S*>(values), key_scales, value_scales};      \
         attend_prefill<X, S, D>(out, qkv, cache, tiles, positions, table_offsets, tables, heads,                      \
                                 {nullptr, block_size, kv_heads, 0}, window, scale);                                   \

@@ -25,6 +25,16 @@ using bf16 = __nv_bfloat16;
 constexpr int WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;
 
+// A kernel is launched while the one before it still runs (programmatic dependent launch, from sm_90 on), so that its
+// blocks are in place when that ends. Every kernel of ours says first that the next may come, and waits before it reads
+// or writes what others do: with `begin`, or apart where something can be done in between that depends on nobody.
+DEVICE void let_next_begin();
+DEVICE void wait_for_those_before();
+DEVICE void begin() {
+    let_next_begin();
+    wait_for_those_before();
+}
+
 // Numbers. Every kernel computes in single precision, whatever its rows are stored as.
 DEVICE float to_float(float x) { return x; }
 template <class T>
@@ -97,6 +107,16 @@ DEVICE void copy_async_wait();
 DEVICE uint4 load_streaming(const void* global);
 
 #ifdef __CUDACC__
+DEVICE void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;\n");
+#endif
+}
+DEVICE void wait_for_those_before() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;\n" ::: "memory");
+#endif
+}
 template <>
 DEVICE void mma_m16n8k16<f16>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     asm volatile(

@@ -34,6 +34,7 @@ DEVICE void dequantize_fp8(X* out, const uint8_t* weights, const float* row_scal
 
 #define DEQUANTIZE(W, FORMAT)                                                                                        \
     KERNEL(__launch_bounds__(128) dequantize_##W##_f16)(f16 * out, const void* weights, int outputs, int inputs) {   \
+        begin();                                                                                                     \
         dequantize<FORMAT>(out, weights, outputs, inputs);                                                           \
     }                                                                                                                \
     REGISTER(dequantize_##W##_f16)
@@ -45,6 +46,7 @@ DEQUANTIZE(q8_0, Q8_0)
 #define DEQUANTIZE_FP8(X)                                                                  \
     KERNEL(__launch_bounds__(128) dequantize_fp8_##X)                                      \
     (X * out, const uint8_t* weights, const float* row_scales, int inputs) {               \
+        begin();                                                                           \
         dequantize_fp8(out, weights, row_scales, inputs);                                  \
     }                                                                                      \
     REGISTER(dequantize_fp8_##X)

@@ -12,8 +12,8 @@ pub enum Element {
 }
 
 impl Element {
-    /// How kernels that are made for it end their names.
-    pub(super) fn suffix(self) -> &'static str {
+    /// Its name, with which those of kernels that are made for it end.
+    pub fn suffix(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",

@@ -31,11 +31,13 @@ DEVICE void scale_fp8(X* out, const float* product, const float* row_scales, con
 
 #define FP8_KERNELS(X, T)                                                                                           \
     KERNEL(__launch_bounds__(256) quantize_fp8_##X)(uint8_t * out, float* scales, const T* x, int width) {         \
+        begin();                                                                                                   \
         quantize_fp8(out, scales, x, width);                                                                       \
     }                                                                                                              \
     REGISTER(quantize_fp8_##X)                                                                                     \
     KERNEL(__launch_bounds__(256) scale_fp8_##X)                                                                   \
     (T * out, const float* product, const float* row_scales, const float* column_scales, int outputs) {            \
+        begin();                                                                                                   \
         scale_fp8(out, product, row_scales, column_scales, outputs);                                               \
     }                                                                                                              \
     REGISTER(scale_fp8_##X)

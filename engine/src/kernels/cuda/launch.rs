@@ -16,6 +16,19 @@ const MAX_ARGUMENTS: usize = 24;
 /// Dynamic shared memory that needs no permission.
 const PLAIN_SHARED: u32 = 48 << 10;
 
+/// The first chip whose kernels may begin before those before them have ended; all of ours wait by themselves for what
+/// they need of these (`begin` in `common.cuh`).
+const OVERLAP_CAPABILITY: (u32, u32) = (9, 0);
+
+/// The attribute that lets a kernel begin early.
+fn overlapping() -> sys::CUlaunchAttribute {
+    sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+    }
+}
+
 /// A kernel that can be started.
 #[derive(Debug, Clone)]
 pub(super) struct Kernel {
@@ -132,23 +145,21 @@ impl Kernel {
             };
             *pointer = ptr::from_mut(cell).cast();
         }
-        let ([x, y, z], stream) = (shape.grid.map(|blocks| blocks as u32), self.gpu.stream());
-        let (block, shared) = (shape.block, shape.shared);
-        // SAFETY: by this function's contract; the driver copies the arguments before it returns.
-        unsafe {
-            driver!(cuLaunchKernel(
-                self.function,
-                x,
-                y,
-                z,
-                block,
-                1,
-                1,
-                shared,
-                stream,
-                pointers.as_mut_ptr(),
-                ptr::null_mut()
-            ))
-        }
+        let [x, y, z] = shape.grid.map(|blocks| blocks as u32);
+        let mut overlap = overlapping();
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: shape.block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shape.shared,
+            hStream: self.gpu.stream(),
+            attrs: &mut overlap,
+            numAttrs: u32::from(self.gpu.info().capability >= OVERLAP_CAPABILITY),
+        };
+        // SAFETY: by this function's contract; the driver copies what it is given before it returns.
+        unsafe { driver!(cuLaunchKernelEx(&config, self.function, pointers.as_mut_ptr(), ptr::null_mut())) }
     }
 }

@@ -11,6 +11,7 @@ DEVICE unsigned folded(uint4 x) { return x.x ^ x.y ^ x.z ^ x.w; }
 // Reads pages · 4096 bytes as fast as memory gives them. out[block] is made from all that the block read, so that
 // nothing is left out. Blocks of 256 threads; the more blocks per multiprocessor, the more loads are under way.
 KERNEL(__launch_bounds__(READERS, 4) read_all)(float* out, const uint4* data, int pages) {
+    begin();
     __shared__ unsigned folds[READERS / WARP];
     unsigned fold = 0;
     data += threadIdx.x;

@@ -13,53 +13,80 @@ use super::{
     memory::Buffer,
 };
 
-/// Bytes read at most: many times what the card's caches hold.
-const READ: usize = 4 << 30;
+/// Bytes read, each larger until one takes long enough: in the end, many times what the card's caches hold.
+const READS: [usize; 3] = [1 << 20, 64 << 20, 4 << 30];
 const PAGE: usize = 4096;
 /// Blocks of readers for each multiprocessor.
 const READERS: usize = 16;
-/// The width of square matrices that keep every matrix unit busy.
-const WIDTH: usize = 8192;
+/// Widths of square matrices, each larger until one takes long enough: in the end, every matrix unit is busy.
+const WIDTHS: [usize; 3] = [128, 1024, 8192];
+/// What takes as long is more than caches and queues can hide. A card that is emulated is done at once.
+const LONG_ENOUGH: Duration = Duration::from_millis(1);
 /// Measured this often; the best counts.
 const ROUNDS: usize = 5;
 
 /// Bytes per second that the card reads from its memory.
 pub fn measure_bandwidth(gpu: &Arc<Gpu>) -> Result<f64, CudaError> {
-    let bytes = READ.min(gpu.free_memory()? / 2) / PAGE * PAGE;
+    let most = gpu.free_memory()? / 2;
     let kernel = Kernel::new(gpu, "read_all")?;
-    let data: Buffer<u8> = Buffer::new(gpu, bytes)?;
     let blocks = READERS * gpu.info().multiprocessors as usize;
     let out: Buffer<f32> = Buffer::new(gpu, blocks)?;
-    let time = best(gpu, || {
-        let arguments = args![&out, &data, bytes / PAGE];
-        // SAFETY: so many pages are there, and a number for each block.
-        unsafe { kernel.launch(Shape::new([blocks, 1, 1], 256), arguments) }
-    })?;
-    Ok(bytes as f64 / time.as_secs_f64())
+    let mut rate = 0.0;
+    for bytes in READS {
+        let bytes = bytes.min(most) / PAGE * PAGE;
+        let data: Buffer<u8> = Buffer::new(gpu, bytes)?;
+        let time = best(gpu, || {
+            let arguments = args![&out, &data, bytes / PAGE];
+            // SAFETY: so many pages are there, and a number for each block.
+            unsafe { kernel.launch(Shape::new([blocks, 1, 1], 256), arguments) }
+        })?;
+        rate = bytes as f64 / time.as_secs_f64();
+        if time >= LONG_ENOUGH {
+            break;
+        }
+    }
+    Ok(rate)
 }
 
 /// Operations per second of products of `element`, or of 8-bit floating-point numbers; `None` where the library has
-/// none, or no room for them is left.
+/// none.
 pub fn measure_compute(gpu: &Arc<Gpu>, element: Element, fp8: bool) -> Result<Option<f64>, CudaError> {
     let blas = match Blas::new(gpu) {
         Ok(blas) => blas,
         Err(CudaError::Absent(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let operands = if fp8 { Operands::Fp8 } else { Operands::Same(element) };
-    let (in_bytes, out_bytes) = if fp8 { (1, 4) } else { (element.bytes(), element.bytes()) };
-    // Whether emulated or small, a card gets what it can do in a moment.
-    let width = if gpu.info().multiprocessors < 16 { WIDTH / 64 } else { WIDTH };
+    let mut rate = None;
+    for width in WIDTHS {
+        let Some(time) = product(gpu, &blas, width, (!fp8).then_some(element))? else { break };
+        rate = Some(2.0 * (width as f64).powi(3) / time.as_secs_f64());
+        if time >= LONG_ENOUGH {
+            break;
+        }
+    }
+    Ok(rate)
+}
+
+/// The time of a product of square matrices of `element`, or of 8-bit floating-point numbers.
+fn product(
+    gpu: &Arc<Gpu>,
+    blas: &Arc<Blas>,
+    width: usize,
+    element: Option<Element>,
+) -> Result<Option<Duration>, CudaError> {
+    let (operands, out_bytes) = match element {
+        Some(element) => (Operands::Same(element), element.bytes()),
+        None => (Operands::Fp8, size_of::<f32>()),
+    };
     let sizes = Sizes { outputs: width, inputs: width, stride: width, rows: width };
-    let Some(product) = Product::new(&blas, sizes, operands)? else { return Ok(None) };
+    let Some(product) = Product::new(blas, sizes, operands)? else { return Ok(None) };
     // Not zeros: a card multiplies these faster.
-    let numbers = noise(width * width, if fp8 { None } else { Some(element) });
+    let numbers = noise(width * width, element);
+    debug_assert_eq!(numbers.len(), width * width * element.map_or(1, Element::bytes));
     let (weights, x) = (Buffer::of(gpu, &numbers)?, Buffer::of(gpu, &numbers)?);
-    debug_assert_eq!(numbers.len(), width * width * in_bytes);
     let out: Buffer<u8> = Buffer::new(gpu, width * width * out_bytes)?;
     // SAFETY: all three are as large as the sizes say.
-    let time = best(gpu, || unsafe { product.launch(weights.at(0), x.at(0), width, out.at(0)) })?;
-    Ok(Some(2.0 * (width as f64).powi(3) / time.as_secs_f64()))
+    best(gpu, || unsafe { product.launch(weights.at(0), x.at(0), width, out.at(0)) }).map(Some)
 }
 
 /// The shortest time of `work` on the device, after one that does not count.

@@ -41,6 +41,7 @@ DEVICE void any_product(Out* out, int out_stride, const X* weights, const X* x, 
 #define ANY_KERNEL(NAME, GATED, OUT, X)                                                                               \
     KERNEL(__launch_bounds__(WARPS* WARP) NAME)                                                                       \
     (OUT * out, int out_stride, const X* weights, const X* x, int rows, int outputs, int inputs) {                    \
+        begin();                                                                                                      \
         any_product<GATED>(out, out_stride, weights, x, rows, outputs, inputs);                                       \
     }                                                                                                                 \
     REGISTER(NAME)

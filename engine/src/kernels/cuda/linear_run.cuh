@@ -37,12 +37,18 @@ struct Source {
     // Starts the copies of a step and goes on to the next. 16 bytes each: `tiles` and `numbers` are where this
     // thread's first ones belong, numbers lie as lanes read them, [half][row][place].
     DEVICE void copy(Shared tiles, Shared numbers) {
+        copy_tiles(tiles);
+        copy_numbers(numbers);
+    }
+    DEVICE void copy_tiles(Shared tiles) {
 #pragma unroll
         for (int tile = 0; tile < G::TILES; tile++) {
             int there = KIND == GATED ? valid : valid - tile * TILE;
             Format::copy(tiles + tile * Format::TILE_BYTES, weights + tile * second, there, inputs);
         }
         weights += Format::STEP_BYTES;
+    }
+    DEVICE void copy_numbers(Shared numbers) {
 #pragma unroll
         for (int first = 0; first < 2 * CHUNKS; first += THREADS) {
             int row = first % CHUNKS / 4;
@@ -118,9 +124,15 @@ DEVICE void multiply_run(float (&sums)[Geometry<Format, N, KIND>::TILES][N / 8][
     int tiles_to = tiles + lane * 16, numbers_to = numbers + threadIdx.x % (G::ROW_WARPS * WARP) * 16;
     numbers += lane * 16;
 
+    // Weights are nobody's result: they are on their way while those before still compute the rows.
+    let_next_begin();
     Shared full = start, free = start;
+    for (int step = 0; step < stages - 1; step++, free += G::STAGE_BYTES)
+        if (step < run.count) source.copy_tiles(free + tiles_to);
+    wait_for_those_before();
+    free = start;
     for (int step = 0; step < stages - 1; step++, free += G::STAGE_BYTES) {
-        if (step < run.count) source.copy(free + tiles_to, free + numbers_to);
+        if (step < run.count) source.copy_numbers(free + numbers_to);
         copy_async_commit();
     }
     for (int step = 0; step < steps; step++) {

@@ -18,6 +18,7 @@ DEVICE void repack(void* out, const void* blocks, int outputs, int inputs) {
 
 #define REPACK(NAME, FORMAT, BLOCK)                                                                        \
     KERNEL(__launch_bounds__(128) repack_##NAME)(void* out, const void* blocks, int outputs, int inputs) { \
+        begin();                                                                                           \
         repack<FORMAT, BLOCK>(out, blocks, outputs, inputs);                                               \
     }                                                                                                      \
     REGISTER(repack_##NAME)

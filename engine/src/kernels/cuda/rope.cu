@@ -152,6 +152,7 @@ DEVICE void rope_write(X* qkv, S* keys, S* values, float* key_scales, float* val
     KERNEL(__launch_bounds__(256) rope_write_##suffix)                                                              \
     (X* qkv, void* keys, void* values, float* key_scales, float* value_scales, const int* positions,                \
      const int* slots, const float* cos_sin, int heads, int kv_heads, int head_dim, int block_size, int interleaved) { \
+        begin();                                                                                                       \
         Sizes sizes = {heads, kv_heads, head_dim, block_size, interleaved != 0};                                    \
         rope_write(qkv, static_cast<S*>(keys), static_cast<S*>(values), key_scales, value_scales, positions, slots, \
                    cos_sin, sizes);                                                                                 \

@@ -181,15 +181,17 @@ DEVICE void gate(X* out, const X* gate_up, int width, int count) {
 
 #define ROW_KERNELS(name, X)                                                                                         \
     KERNEL(embed_##name)(float* hidden, const X* table, const int* tokens, const int* sampled, int width) {          \
+        begin();                                                                                                     \
         embed(hidden, table, tokens, sampled, width);                                                                \
     }                                                                                                                \
     REGISTER(embed_##name)                                                                                           \
     KERNEL(__launch_bounds__(512, 2) add_norm_##name)(                                                                 \
         X* out, float* hidden, const X* delta, const float* weight, const int* rows, int width, float epsilon) {     \
+        begin();                                                                                                     \
         add_norm(out, hidden, delta, weight, rows, width, epsilon);                                                  \
     }                                                                                                                \
     REGISTER(add_norm_##name)                                                                                        \
-    KERNEL(gate_##name)(X* out, const X* gate_up, int width, int count) { gate(out, gate_up, width, count); }        \
+    KERNEL(gate_##name)(X* out, const X* gate_up, int width, int count) { begin(); gate(out, gate_up, width, count); }        \
     REGISTER(gate_##name)
 
 ROW_KERNELS(bf16, bf16)

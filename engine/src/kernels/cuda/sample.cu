@@ -120,6 +120,7 @@ KERNEL(__launch_bounds__(SAMPLERS, 1) sample)(
     int* sampled, float* logprobs, int* top_ids, float* top_logprobs, const float* logits, const int* ints,
     const float* floats, const unsigned* shares, const int* guesses, unsigned* counts, float* penalized, int vocabulary,
     int stride, int most_top) {
+    begin();
     ints += blockIdx.x * SEQUENCE_INTS, floats += blockIdx.x * SEQUENCE_FLOATS;
     Wanted wanted = {ints[0], ints[1], ints[2], ints[3], ints[4]};
     Chances chances = {floats[0], floats[1], floats[2], {floats[3], floats[4], floats[5]}};
@@ -164,6 +165,7 @@ REGISTER(sample)
 
 // Notes in a row of `counts` which tokens the prompt has; one thread for each of the prompt's.
 KERNEL(mark_prompt)(unsigned* counts_row, const int* tokens, int count, int vocabulary) {
+    begin();
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count || tokens[i] < 0 || tokens[i] >= vocabulary) return;
     // Nobody else writes there but the same.
