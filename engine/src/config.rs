@@ -68,6 +68,7 @@ impl Default for EngineConfig {
 /// Tokens of a step where the CPU computes: enough to fill its cores, few enough that answers do not wait long.
 const CPU_STEP_TOKENS: usize = 128;
 /// The same for a GPU, whose matrix units want more.
+#[cfg(feature = "cuda")]
 const GPU_STEP_TOKENS: usize = 2048;
 
 impl EngineConfig {

@@ -74,7 +74,9 @@ impl DeviceChoice {
         }
         match (gpu(), self) {
             (Ok(device), _) => Ok(device),
-            (Err(reason), Self::Cuda) => Err(LoadError::Device(format!("device cuda: {reason}; use --device cpu or auto"))),
+            (Err(reason), Self::Cuda) => {
+                Err(LoadError::Device(format!("device cuda: {reason}; use --device cpu or auto")))
+            }
             (Err(reason), _) => {
                 tracing::info!(%reason, "the CPU computes");
                 Ok(Device::Cpu)

@@ -59,6 +59,17 @@ pub enum EngineError {
     Thread(#[from] std::io::Error),
 }
 
+impl EngineError {
+    /// Whether nothing can be computed any more: a GPU whose kernel faulted gives nothing but errors from then on.
+    pub(crate) fn is_final(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        if let Self::Cuda(error) = self {
+            return matches!(error, crate::kernels::cuda::CudaError::Call { .. });
+        }
+        false
+    }
+}
+
 /// A request the engine does not take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {

@@ -99,6 +99,8 @@ pub struct EngineStats {
 pub(crate) struct Shared {
     /// The worker's latest reading; `waiting` is kept beside it.
     pub(crate) stats: Mutex<EngineStats>,
+    /// Set when the worker computes nothing any more.
+    pub(crate) stopped: AtomicBool,
     waiting: AtomicUsize,
 }
 
@@ -259,6 +261,11 @@ impl Engine {
     pub fn stats(&self) -> EngineStats {
         let stats = *self.inner.shared.stats.lock().unwrap_or_else(PoisonError::into_inner);
         EngineStats { waiting: self.inner.shared.waiting.load(Ordering::Relaxed), ..stats }
+    }
+
+    /// Whether it takes no requests any more: it was shut down, or its device failed.
+    pub fn has_stopped(&self) -> bool {
+        self.inner.shared.stopped.load(Ordering::Acquire)
     }
 
     /// The device's memory now, if it has some of its own.

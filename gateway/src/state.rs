@@ -47,6 +47,8 @@ pub enum Status {
     Ready,
     /// No more: what runs may end.
     Draining,
+    /// No more: the engine's device computes nothing any longer. Only a restart helps.
+    Failed,
 }
 
 impl Status {
@@ -56,6 +58,7 @@ impl Status {
             Self::Loading => "loading",
             Self::Ready => "ready",
             Self::Draining => "draining",
+            Self::Failed => "failed",
         }
     }
 }
@@ -115,6 +118,7 @@ impl App {
     pub fn status(&self) -> Status {
         match self.shared.backend.get() {
             _ if self.shared.draining.load(Ordering::Relaxed) => Status::Draining,
+            Some(backend) if backend.has_stopped() => Status::Failed,
             Some(_) => Status::Ready,
             None => Status::Loading,
         }
@@ -125,6 +129,7 @@ impl App {
         match (self.status(), self.shared.backend.get()) {
             (Status::Ready, Some(backend)) => Ok(backend),
             (Status::Draining, _) => Err(ApiError::new(ErrorCode::ShuttingDown, "the gateway is stopping")),
+            (Status::Failed, _) => Err(ApiError::new(ErrorCode::EngineFailed, "the engine's device failed")),
             _ => Err(ApiError::new(ErrorCode::ModelLoading, "the model is being loaded")),
         }
     }

@@ -90,6 +90,7 @@ impl Worker {
     pub(super) fn fail(&mut self, step: Step, error: &EngineError) {
         let failed = Instant::now();
         tracing::error!(%error, sequences = step.parts.len(), "step failed");
+        self.broken |= error.is_final();
         for part in &step.parts {
             if let Some(active) = self.remove(part.chunk.id) {
                 active.fail(&error.to_string());

@@ -30,6 +30,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, PoisonError,
+        atomic::Ordering,
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::Instant,
@@ -73,6 +74,8 @@ struct Worker {
     observer: Box<dyn StepObserver>,
     /// Its counters; the gauges are read when it is published.
     stats: EngineStats,
+    /// The device computes nothing any more.
+    broken: bool,
 }
 
 /// Whether to go on.
@@ -85,7 +88,7 @@ enum Flow {
 impl Worker {
     fn run(mut self) {
         let mut idle = true;
-        while self.receive(idle) == Flow::Continue {
+        while !self.broken && self.receive(idle) == Flow::Continue {
             self.reap();
             let launched = self.launch();
             let must_land = !launched || self.under_way.len() >= self.depth;
@@ -93,6 +96,7 @@ impl Worker {
             idle = !launched && !landed;
             self.publish();
         }
+        self.shared.stopped.store(true, Ordering::Release);
         for (_, active) in self.active.drain() {
             active.fail("the engine has stopped");
         }

@@ -9,30 +9,38 @@ use engine::synth::{Format, Preset, SynthOptions, write};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const SHORT: [&str; 8] = ["--prompt", "5,20", "--batch", "1,3", "--steps", "3", "--threads", "2"];
+pub(crate) const SHORT: [&str; 8] = ["--prompt", "5,20", "--batch", "1,3", "--steps", "3", "--threads", "2"];
 
-fn model(temp: &TempDir, format: Format) -> PathBuf {
+pub(crate) fn model(temp: &TempDir, format: Format) -> PathBuf {
     let path = temp.path().join("tiny.gguf");
     write(Preset::Tiny, format, &path, SynthOptions::default()).unwrap();
     path
 }
 
+/// On the CPU, unless the arguments say otherwise.
+pub(crate) fn command(model: &Path, arguments: &[&str]) -> Command {
+    let device: &[&str] = if arguments.contains(&"--device") { &[] } else { &["--device", "cpu"] };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_engine-bench"));
+    command.arg("--model").arg(model).args(device).args(arguments);
+    command
+}
+
 fn bench(model: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_engine-bench")).arg("--model").arg(model).args(arguments).output().unwrap()
+    command(model, arguments).output().unwrap()
 }
 
 /// The one object on standard output.
-fn json(model: &Path, arguments: &[&str]) -> Value {
+pub(crate) fn json(model: &Path, arguments: &[&str]) -> Value {
     let output = bench(model, &[arguments, &["--json"]].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn number(row: &Value, name: &str) -> f64 {
+pub(crate) fn number(row: &Value, name: &str) -> f64 {
     row[name].as_f64().unwrap_or_else(|| panic!("{name} in {row}"))
 }
 
-fn refused(model: &Path, arguments: &[&str], expected: &[&str]) {
+pub(crate) fn refused(model: &Path, arguments: &[&str], expected: &[&str]) {
     let output = bench(model, arguments);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && output.stdout.is_empty(), "{stderr}");
@@ -59,7 +67,7 @@ fn every_row_has_its_figures_and_they_agree_with_the_limits() {
         let speed = number(row, "tokens_per_s");
         assert!(speed > 0.0 && number(row, "best_tokens_per_s") >= speed, "{row}");
         assert!(number(row, "bandwidth_share") > 0.0 && number(row, "compute_share") > 0.0, "{row}");
-        for absent in ["peer_ratio", "peer_tokens_per_s", "engine_tokens_per_s", "overhead_share"] {
+        for absent in ["peer_ratio", "peer_tokens_per_s", "engine_tokens_per_s", "overhead_share", "floor_share"] {
             assert!(row.get(absent).is_none(), "{row}");
         }
     }
@@ -122,6 +130,19 @@ fn through_the_whole_engine_a_step_costs_more_than_the_model() {
 }
 
 #[test]
+fn a_prompt_is_computed_in_steps_of_the_size_asked_for() {
+    let temp = TempDir::new().unwrap();
+    let model = model(&temp, Format::GgufQ8_0);
+    let few = ["--prompt", "20", "--batch", "1", "--steps", "1"];
+    let bytes = |steps: &str| {
+        let result = json(&model, &[&few[..], &["--step-tokens", steps]].concat());
+        number(&result["rows"][0], "bytes_per_step")
+    };
+    // The layers are read in each of the three steps, but the output matrix in the last alone.
+    assert!(bytes("7") < bytes("20") && bytes("7") > bytes("20") / 3.0);
+}
+
+#[test]
 fn without_json_it_is_a_table() {
     let temp = TempDir::new().unwrap();
     let model = model(&temp, Format::GgufQ4KM);
@@ -142,6 +163,9 @@ fn what_cannot_be_measured_is_refused_with_its_reason() {
     refused(&model, &["--prompt", ""], &["--prompt"]);
     refused(&model, &["--prompt", "32768"], &["32768 tokens", "context of 32768"]);
     refused(&model, &["--engine", "--kv-type", "f32"], &["f16 or q8"]);
+    refused(&model, &["--quantize", "fp8"], &["fp8 weights need a GPU"]);
+    #[cfg(not(feature = "cuda"))]
+    refused(&model, &["--device", "cuda"], &["device cuda: ", "built without CUDA"]);
     refused(&temp.path().join("none.gguf"), &[], &["cannot read", "none.gguf"]);
     refused(
         &model,

@@ -5,8 +5,8 @@
 use std::num::NonZeroUsize;
 
 use engine::{
-    DeviceChoice, Engine, EngineConfig, EngineStats, Event, Generation, GenerationRequest, Policy, Sampling, StepReport, Usage, load,
-    loader::LoadOptions,
+    DeviceChoice, Engine, EngineConfig, EngineStats, Event, Generation, GenerationRequest, Policy, Sampling,
+    StepReport, Usage, load, loader::LoadOptions,
 };
 
 use crate::goldens::folder;
@@ -95,7 +95,8 @@ async fn cold(case: &str) -> Vec<Bits> {
 pub(crate) async fn cold_on(device: DeviceChoice, case: &str) -> Vec<Bits> {
     let mut answers = Vec::new();
     for request in requests() {
-        let engine = start_on(device, case, 100, EngineConfig { threads: NonZeroUsize::new(1), ..EngineConfig::default() });
+        let engine =
+            start_on(device, case, 100, EngineConfig { threads: NonZeroUsize::new(1), ..EngineConfig::default() });
         let (bits, usage) = answer(engine.submit(request).unwrap()).await;
         assert_eq!((bits.len(), usage.cached_tokens), (16, 0));
         answers.push(bits);

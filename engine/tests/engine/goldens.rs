@@ -15,6 +15,9 @@ const BLOCK: usize = 4;
 /// Positions of a sequence.
 pub(crate) const POSITIONS: usize = 128;
 
+/// Of each answer's position, some ids and their logprobs.
+pub(crate) type Logprobs = Vec<Vec<(u32, f32)>>;
+
 #[derive(Deserialize)]
 pub(crate) struct Golden {
     pub(crate) prompts: Vec<Prompt>,
@@ -24,18 +27,18 @@ pub(crate) struct Golden {
 pub(crate) struct Prompt {
     pub(crate) prompt: Vec<u32>,
     pub(crate) greedy: Vec<u32>,
-    logprobs: Vec<Vec<(u32, f32)>>,
+    logprobs: Logprobs,
     /// The same ids, same weights, computed in single precision.
     #[serde(default)]
     #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a GPU's rounding is compared with it"))]
-    logprobs_f32: Vec<Vec<(u32, f32)>>,
+    logprobs_f32: Logprobs,
 }
 
 impl Prompt {
     /// What `transformers` computes in single precision from the same weights: of models in single precision all it
     /// has.
     #[cfg(feature = "cuda")]
-    pub(crate) fn exact(&self) -> &[Vec<(u32, f32)>] {
+    pub(crate) fn exact(&self) -> &Logprobs {
         if self.logprobs_f32.is_empty() { &self.logprobs } else { &self.logprobs_f32 }
     }
 }
@@ -126,12 +129,7 @@ fn check(case: &str, tolerance: f32) {
 }
 
 /// Greedy tokens equal, logprobs within `tolerance` of the reference.
-pub(crate) fn check_with(
-    case: &str,
-    tolerance: f32,
-    reference: fn(&Prompt) -> &[Vec<(u32, f32)>],
-    open: impl Fn() -> Bench,
-) {
+pub(crate) fn check_with(case: &str, tolerance: f32, reference: fn(&Prompt) -> &Logprobs, open: impl Fn() -> Bench) {
     let golden = golden(case);
     let mut worst = 0f32;
     for (index, prompt) in golden.prompts.iter().enumerate() {

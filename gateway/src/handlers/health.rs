@@ -34,6 +34,6 @@ pub async fn health(State(app): State<App>) -> impl IntoResponse {
 fn code(status: Status) -> StatusCode {
     match status {
         Status::Ready => StatusCode::OK,
-        Status::Loading | Status::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        Status::Loading | Status::Draining | Status::Failed => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

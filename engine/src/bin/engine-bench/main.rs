@@ -2,7 +2,7 @@
 //!
 //! - `args`: the options;
 //! - `rows`: what is measured, and what a pass of it has to move and to multiply;
-//! - `subject`: the model, the only file that knows how the engine's is called;
+//! - `subject`: the model on its device, and what that can do at most;
 //! - `measure`: the rounds, each row beside the machine's limits, a peer's turn after ours;
 //! - `peer`: runs the peer's command and reads what it prints;
 //! - `whole`: the same decode rows through the whole engine, for what a step costs besides the model;
@@ -16,15 +16,12 @@ mod rows;
 mod subject;
 mod whole;
 
-use std::{process::ExitCode, sync::Arc};
+use std::process::ExitCode;
 
-use anyhow::Context;
 use args::Args;
 use clap::Parser;
-use engine::kernels::cpu::Threads;
-use measure::{Meter, measure};
+use measure::measure;
 use report::Report;
-use subject::Subject;
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
@@ -37,18 +34,17 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
+    let device = args.device().open()?;
     // Refused before anything is measured.
-    let engine = args.engine.then(|| whole::config(args)).transpose()?;
+    let engine = args.engine.then(|| whole::config(args, &device)).transpose()?;
     let rows = rows::all(&args.prompt, &args.batch);
     eprintln!("loading {}", args.model.display());
-    let threads = Arc::new(Threads::new(args.threads()).context("cannot start threads")?);
-    let mut subject = Subject::open(args, &rows, Arc::clone(&threads))?;
-    let meter = Meter::new(threads).context("cannot measure memory bandwidth")?;
-    let measured = measure(args, &rows, &mut subject, &meter)?;
+    let mut subject = subject::open(args, &rows, &device)?;
+    let measured = measure(args, &rows, args.step_tokens(&device), &mut *subject)?;
     // The engine brings weights and a cache of its own.
-    drop((subject, meter));
+    drop(subject);
     let whole = engine.map_or_else(|| Ok(Vec::new()), |config| whole::measure(args, config))?;
-    let report = Report::new(args, &measured, &whole);
+    let report = Report::new(args, &device, &measured, &whole);
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {

@@ -1,53 +1,24 @@
 //! The rounds: every row beside the machine's limits, and a peer's turn after ours.
 
-use std::{io, sync::Arc, time::Duration};
-
-use engine::{
-    kernels::cpu::{BandwidthProbe, Threads, measure_integer_peak},
-    model::Work,
-};
+use engine::model::{ModelSizes, Work};
 
 use crate::{
     args::Args,
     peer::{Figures, Peer},
     rows::{Mode, Row},
-    subject::Subject,
+    subject::{Limits, Passes, Subject},
 };
 
 /// Prompts computed per round at most: each takes as long as many steps.
 const MAX_PROMPTS: u32 = 3;
-
-/// What the machine can do at most.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// Bytes read per second.
-    pub(crate) bandwidth: f64,
-    /// 8-bit operations per second.
-    pub(crate) compute: f64,
-}
-
-/// Measures the limits, as often as asked.
-pub(crate) struct Meter {
-    threads: Arc<Threads>,
-    probe: BandwidthProbe,
-}
-
-impl Meter {
-    pub(crate) fn new(threads: Arc<Threads>) -> io::Result<Self> {
-        let probe = BandwidthProbe::new(&threads)?;
-        Ok(Self { threads, probe })
-    }
-
-    fn limits(&self) -> Limits {
-        Limits { bandwidth: self.probe.measure(&self.threads), compute: measure_integer_peak(&self.threads) }
-    }
-}
 
 /// One row over all rounds.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) row: Row,
     pub(crate) work: Work,
+    /// Steps of a pass.
+    pub(crate) steps: usize,
     pub(crate) rounds: Vec<Round>,
 }
 
@@ -56,29 +27,32 @@ pub(crate) struct Measured {
 pub(crate) struct Round {
     /// Measured right before.
     pub(crate) limits: Limits,
-    /// Of each pass, in seconds.
-    pub(crate) seconds: Vec<f64>,
+    pub(crate) passes: Passes,
     /// The peer's tokens per second in its turn of this round.
     pub(crate) peer: Option<f64>,
 }
 
-/// Measures all rows, in turns with the peer if there is one.
+/// Measures all rows, in turns with the peer if there is one; prompts in steps of at most `step_tokens`.
 pub(crate) fn measure(
     args: &Args,
     rows: &[Row],
-    subject: &mut Subject,
-    meter: &Meter,
+    step_tokens: usize,
+    subject: &mut dyn Subject,
 ) -> anyhow::Result<Vec<Measured>> {
-    let mut all: Vec<Measured> =
-        rows.iter().map(|&row| Measured { row, work: row.work(subject.sizes()), rounds: Vec::new() }).collect();
+    let sizes = subject.sizes();
+    let mut all: Vec<Measured> = rows.iter().map(|&row| Measured::new(row, &sizes, step_tokens)).collect();
     let peer = args.peer.as_deref().map(|command| Peer::new(command, args));
     let rounds = if peer.is_some() { args.rounds } else { 1 };
     for round in 1..=rounds {
         for measured in &mut all {
             let Row { mode, batch, prompt } = measured.row;
             eprintln!("round {round} of {rounds}: {mode:?}, batch {batch}, prompt {prompt}");
-            let limits = meter.limits();
-            measured.rounds.push(Round { limits, seconds: passes(args, measured.row, subject)?, peer: None });
+            let limits = subject.limits()?;
+            let count = match mode {
+                Mode::Prefill => args.steps.min(MAX_PROMPTS),
+                Mode::Decode => args.steps,
+            };
+            measured.rounds.push(Round { limits, passes: subject.passes(measured.row, count)?, peer: None });
         }
         if let Some(peer) = &peer {
             eprintln!("round {round} of {rounds}: the peer");
@@ -88,14 +62,10 @@ pub(crate) fn measure(
     Ok(all)
 }
 
-/// Times the passes of one row, after one that is not measured.
-fn passes(args: &Args, row: Row, subject: &mut Subject) -> anyhow::Result<Vec<f64>> {
-    let passes = match row.mode {
-        Mode::Prefill => args.steps.min(MAX_PROMPTS),
-        Mode::Decode => args.steps,
-    };
-    subject.pass(row)?;
-    (0..passes).map(|_| subject.pass(row).map(|time: Duration| time.as_secs_f64())).collect()
+impl Measured {
+    fn new(row: Row, sizes: &ModelSizes, step_tokens: usize) -> Self {
+        Self { row, work: row.work(sizes, step_tokens), steps: row.steps(step_tokens).len(), rounds: Vec::new() }
+    }
 }
 
 fn add_peer(all: &mut [Measured], figures: &Figures) {

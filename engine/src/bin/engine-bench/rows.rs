@@ -2,10 +2,7 @@
 
 use std::ops::{Add, Range};
 
-use engine::{
-    EngineConfig,
-    model::{ModelSizes, Work},
-};
+use engine::model::{ModelSizes, Work};
 use serde::Serialize;
 
 /// Whether prompts are computed or tokens generated.
@@ -45,18 +42,17 @@ impl Row {
         }
     }
 
-    /// The positions that each sequence computes, step by step, as the scheduler plans them.
-    pub(crate) fn steps(self) -> Vec<Range<usize>> {
-        let most = EngineConfig::default().max_step_tokens;
+    /// The positions that each sequence computes, step by step, at most so many of a prompt.
+    pub(crate) fn steps(self, most: usize) -> Vec<Range<usize>> {
         match self.mode {
             Mode::Prefill => (0..self.prompt).step_by(most).map(|at| at..(at + most).min(self.prompt)).collect(),
             Mode::Decode => std::iter::once(self.prompt..self.prompt + 1).collect(),
         }
     }
 
-    /// What a pass has to move and to multiply.
-    pub(crate) fn work(self, sizes: &ModelSizes) -> Work {
-        let steps = self.steps();
+    /// What a pass has to move and to multiply, in such steps.
+    pub(crate) fn work(self, sizes: &ModelSizes, most: usize) -> Work {
+        let steps = self.steps(most);
         let work = steps.iter().enumerate().map(|(index, positions)| {
             // Logits are wanted of a sequence's last position only.
             let logit_rows = if index + 1 == steps.len() { self.batch } else { 0 };
@@ -82,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_decode_step_reads_weights_once_and_every_context() {
-        let work = Row { mode: Mode::Decode, batch: 3, prompt: 7 }.work(&SIZES);
+        let work = Row { mode: Mode::Decode, batch: 3, prompt: 7 }.work(&SIZES, 128);
         // Seven positions and its own are read, and its own is written, for each.
         assert_eq!(work.bytes, 1000 + 100 + 3 * 10 + 3 * (8 + 1));
         assert_eq!(work.operations, 2 * 3 * (2000 + 200));
@@ -90,10 +86,10 @@ mod tests {
 
     #[test]
     fn a_long_prompt_reads_the_layers_once_per_step_and_the_output_once() {
-        let step = EngineConfig::default().max_step_tokens;
+        let step = 128;
         let row = Row { mode: Mode::Prefill, batch: 1, prompt: step + 88 };
-        assert_eq!(row.steps(), [0..step, step..step + 88]);
-        let work = row.work(&SIZES);
+        assert_eq!(row.steps(step), [0..step, step..step + 88]);
+        let work = row.work(&SIZES, step);
         let (step, prompt) = (step as u64, step as u64 + 88);
         assert_eq!(work.bytes, 2 * 1000 + 100 + prompt * 10 + (step + step) + (prompt + 88));
         assert_eq!(work.operations, 2 * (prompt * 2000 + 200));

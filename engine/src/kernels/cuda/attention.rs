@@ -191,15 +191,8 @@ impl Attention {
                 splits,
                 self.heads.scale(),
             ];
-            let combine = args![
-                out,
-                &self.partial,
-                part(places.positions),
-                heads,
-                head_dim,
-                self.heads.window(),
-                splits,
-            ];
+            let combine =
+                args![out, &self.partial, part(places.positions), heads, head_dim, self.heads.window(), splits,];
             // SAFETY: the partial sums of `count` rows fit; tables name blocks of the cache.
             unsafe {
                 self.split.launch(Shape::new([count, kv_heads, splits], SPLIT_THREADS), split)?;

@@ -225,11 +225,7 @@ impl Drop for Description {
 struct Layout(sys::cublasLtMatrixLayout_t);
 
 impl Layout {
-    fn new(
-        numbers: sys::cudaDataType,
-        (rows, columns): (usize, usize),
-        stride: usize,
-    ) -> Result<Self, CudaError> {
+    fn new(numbers: sys::cudaDataType, (rows, columns): (usize, usize), stride: usize) -> Result<Self, CudaError> {
         let mut handle = ptr::null_mut();
         // SAFETY: the handle is written.
         let status = unsafe {

@@ -11,7 +11,10 @@ use cudarc::driver::sys::{self, CUresult};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CudaError {
     /// The device has no room for this much.
-    #[error("the device has no room for {bytes} bytes more")]
+    #[error(
+        "the GPU has no room for {bytes} bytes more: quantise the weights, lower max_step_tokens or max_context, or use \
+         --device cpu"
+    )]
     OutOfMemory {
         /// What was asked for.
         bytes: usize,

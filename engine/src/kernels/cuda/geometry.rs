@@ -126,7 +126,9 @@ mod tests {
     #[test]
     fn the_runs_of_a_sum_do_not_depend_on_how_many_rows_there_are() {
         for kind in [Kind::Linear, Kind::Gated, Kind::Logits] {
-            for (outputs, inputs) in [(6144, 4096), (4096, 4096), (14_336, 4096), (4096, 14_336), (32_768, 4096), (64, 64)] {
+            for (outputs, inputs) in
+                [(6144, 4096), (4096, 4096), (14_336, 4096), (4096, 14_336), (32_768, 4096), (64, 64)]
+            {
                 let runs = WIDTHS.map(|width| {
                     let problem = Problem { format: Format::Dense(Element::Bf16), kind, width, outputs, inputs };
                     problem.geometry(H200).splits * problem.warps_along_inputs()

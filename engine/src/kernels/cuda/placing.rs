@@ -40,11 +40,7 @@ pub(crate) struct Placing {
 
 impl Placing {
     /// For rows of `element`; linear layers are quantised if asked to.
-    pub(crate) fn new(
-        gpu: &Arc<Gpu>,
-        element: Element,
-        quantize: Option<Quantization>,
-    ) -> Result<Self, EngineError> {
+    pub(crate) fn new(gpu: &Arc<Gpu>, element: Element, quantize: Option<Quantization>) -> Result<Self, EngineError> {
         let staging = RefCell::new(None);
         Ok(Self { gpu: Arc::clone(gpu), element, quantize, threads: Threads::of_this_machine()?, staging })
     }
@@ -168,11 +164,7 @@ impl Placing {
     }
 
     /// Runs `work` on a copy of `bytes` on the device, whose memory is kept for the next.
-    fn staged(
-        &self,
-        bytes: &[u8],
-        work: impl FnOnce(&Buffer<u8>) -> Result<(), CudaError>,
-    ) -> Result<(), EngineError> {
+    fn staged(&self, bytes: &[u8], work: impl FnOnce(&Buffer<u8>) -> Result<(), CudaError>) -> Result<(), EngineError> {
         let mut staging = self.staging.borrow_mut();
         if staging.as_ref().is_none_or(|staging| staging.len() < bytes.len()) {
             *staging = None;

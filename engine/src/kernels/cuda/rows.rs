@@ -63,12 +63,7 @@ impl RowKernels {
         let count = rows * width;
         let blocks = count.div_ceil(GATE_THREADS * GATE_NUMBERS);
         // SAFETY: `gate_up` has two numbers for each of `out`.
-        unsafe {
-            self.gate.launch(
-                Shape::new([blocks, 1, 1], GATE_THREADS as u32),
-                args![out, gate_up, width, count],
-            )
-        }
+        unsafe { self.gate.launch(Shape::new([blocks, 1, 1], GATE_THREADS as u32), args![out, gate_up, width, count]) }
     }
 }
 

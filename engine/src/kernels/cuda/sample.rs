@@ -147,12 +147,7 @@ impl SampleKernels {
     }
 
     /// Notes which tokens a prompt has in row `row` of the counts.
-    pub(crate) fn mark_prompt(
-        &self,
-        penalties: &Penalties,
-        row: usize,
-        prompt: &Buffer<i32>,
-    ) -> Result<(), CudaError> {
+    pub(crate) fn mark_prompt(&self, penalties: &Penalties, row: usize, prompt: &Buffer<i32>) -> Result<(), CudaError> {
         let row = penalties.counts.at(row * Self::stride(self.vocabulary));
         let blocks = prompt.len().div_ceil(MARK_THREADS);
         // SAFETY: the row is there; tokens outside the vocabulary are passed over.

@@ -27,6 +27,11 @@ const DEPTH: usize = 2;
 /// The most answers of a step that is recorded: what the decode kernels take at once.
 pub(super) const RECORDED_ROWS: usize = 64;
 
+/// The batch sizes that are recorded: few, so that recordings are few, and near each other where padding costs most.
+const BATCHES: [usize; 14] = [1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, RECORDED_ROWS];
+/// Contexts for which steps are recorded before anyone has one.
+const USUAL_CONTEXT: usize = 4096;
+
 /// Mistral on a GPU.
 #[derive(Debug)]
 pub struct CudaExecutor {
@@ -136,16 +141,36 @@ impl CudaExecutor {
         if !recordable {
             return self.kernels_of(shape, sequences);
         }
-        let recording = Recording {
-            rows: shape.answers,
-            splits: shape.answer_context.div_ceil(SPLIT).next_power_of_two(),
-        };
-        let shape = StepShape { answer_context: recording.splits * SPLIT, ..shape };
+        let recording =
+            Recording { rows: shape.answers, splits: shape.answer_context.div_ceil(SPLIT).next_power_of_two() };
+        self.record(recording)?;
+        Ok(self.graphs[&recording].launch()?)
+    }
+
+    fn record(&mut self, recording: Recording) -> Result<(), EngineError> {
         if !self.graphs.contains_key(&recording) {
-            let graph = Graph::record(&self.gpu, || self.kernels_of(shape, shape.logits))?;
+            let Recording { rows, splits } = recording;
+            let shape =
+                StepShape { answers: rows, logits: rows, answer_context: splits * SPLIT, ..StepShape::default() };
+            let graph = Graph::record(&self.gpu, || self.kernels_of(shape, rows))?;
             self.graphs.insert(recording, graph);
         }
-        Ok(self.graphs[&recording].launch()?)
+        Ok(())
+    }
+
+    /// Records steps of up to `batch` answers in contexts of usual lengths, so that nobody's answer waits for it; those
+    /// of longer contexts are recorded when they come.
+    pub fn record_usual(&mut self, batch: usize, context: usize) -> Result<(), EngineError> {
+        self.gpu.bind()?;
+        let most = context.min(USUAL_CONTEXT).div_ceil(SPLIT).next_power_of_two();
+        for rows in BATCHES.into_iter().take_while(|&rows| padded(batch.min(RECORDED_ROWS)) >= Some(rows)) {
+            let mut splits = 1;
+            while splits <= most {
+                self.record(Recording { rows, splits })?;
+                splits *= 2;
+            }
+        }
+        Ok(())
     }
 
     fn kernels_of(&self, shape: StepShape, sequences: usize) -> Result<(), EngineError> {
@@ -175,9 +200,9 @@ fn sampled(from: &[i32], [token, logprob, top, top_logprobs]: [usize; 4], count:
     Sampled { id: from[token] as u32, logprob }
 }
 
-/// The batch sizes that are recorded: few, so that recordings are few, and near each other where padding costs most.
+/// The batch size as which so many rows are recorded.
 fn padded(rows: usize) -> Option<usize> {
-    [1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64].into_iter().find(|&size| size >= rows)
+    BATCHES.into_iter().find(|&size| size >= rows)
 }
 
 impl Exchange {

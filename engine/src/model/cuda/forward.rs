@@ -67,12 +67,8 @@ impl CudaMistral {
     ) -> Result<Self, EngineError> {
         let gpu = &placed.gpu;
         let kernels = RowKernels::new(gpu, placed.element)?;
-        let attention = Attention::new(
-            gpu,
-            heads(&placed.config),
-            (placed.element, placed.kv),
-            &turns(&placed.config, context),
-        )?;
+        let attention =
+            Attention::new(gpu, heads(&placed.config), (placed.element, placed.kv), &turns(&placed.config, context))?;
         let products = Products::new(gpu, placed.element, rows, placed.stacks())?;
         let activations = Activations::new(&placed, rows, logits)?;
         // Last, so that it can take what is left.

@@ -79,7 +79,7 @@ impl Placed {
         let cache = |placed: &Self| {
             let shape = placed.kv_shape(limits.block_size);
             blocks = size.blocks(placed, shape.block_bytes())?;
-            KvCache::new(placed.gpu(), shape, blocks).map_err(|error| weights::no_room(error, "keys and values"))
+            Ok(KvCache::new(placed.gpu(), shape, blocks)?)
         };
         let model = forward::CudaMistral::new(self, (rows, logits, limits.context), cache)?;
         Ok((model, blocks))

@@ -7,7 +7,7 @@ use crate::{
     error::EngineError,
     kernels::{
         cpu::WeightSize,
-        cuda::{Buffer, CudaError, Element, Gpu, KvElement, KvShape, Placing, Stack},
+        cuda::{Buffer, Element, Gpu, KvElement, KvShape, Placing, Stack},
     },
     loader::{Dtype, LayerWeight, ModelConfig, Quantization, Tensor, WeightName, Weights},
     model::{ModelSizes, tensor},
@@ -55,19 +55,6 @@ impl Placed {
             Dtype::Bf16 => Element::Bf16,
             Dtype::F16 | Dtype::Quantized(_) => Element::F16,
         };
-        Self::place(gpu, config, weights, (element, quantize, kv_type)).map_err(|error| match error {
-            EngineError::Cuda(error) => no_room(error, "the weights"),
-            other => other,
-        })
-    }
-
-    fn place(
-        gpu: &Arc<Gpu>,
-        config: &ModelConfig,
-        weights: &Weights,
-        (element, quantize, kv_type): (Element, Option<Quantization>, KvType),
-    ) -> Result<Self, EngineError> {
-        let embedding = tensor(weights, WeightName::Embedding)?;
         let placing = Placing::new(gpu, element, quantize)?;
         let output = if config.tied_embeddings { embedding } else { tensor(weights, WeightName::Output)? };
         Ok(Self {
@@ -167,14 +154,4 @@ impl Layer {
 
 fn norm_size(norm: &Buffer<f32>) -> WeightSize {
     WeightSize { bytes: norm.bytes() as u64, weights: 0 }
-}
-
-/// A failure to place weights, in words that say what to do.
-pub(super) fn no_room(error: CudaError, what: &str) -> EngineError {
-    match error {
-        CudaError::OutOfMemory { .. } => EngineError::Config(format!(
-            "{what} do not fit into the GPU's memory ({error}): quantise with --quantize, or use --device cpu"
-        )),
-        other => other.into(),
-    }
 }

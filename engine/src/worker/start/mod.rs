@@ -119,6 +119,7 @@ impl Prepared {
             shared: surroundings.shared,
             observer: surroundings.observer,
             stats: EngineStats::default(),
+            broken: false,
         };
         worker.publish();
         Ok(thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run())?)

@@ -4,7 +4,8 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use super::delayed::Delayed;
 use crate::{
-    Device, Engine, EngineConfig, EngineError, GenerationRequest, ModelConfig, Sampling, StepObserver, StepReport, Text,
+    Device, Engine, EngineConfig, EngineError, GenerationRequest, ModelConfig, Sampling, StepObserver, StepReport,
+    Text,
     handle::ModelInfo,
     kernels::cpu::Threads,
     loader::RopeLayout,

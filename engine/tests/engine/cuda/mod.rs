@@ -1,7 +1,10 @@
 //! The same models on a GPU: these need one, or `engine/cuda/emulate` before the command.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod agreement;
+mod bench;
 mod determinism;
+mod failures;
 mod goldens;
 
 use std::{path::Path, sync::Arc};

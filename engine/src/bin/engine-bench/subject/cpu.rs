@@ -1,91 +1,80 @@
-//! The model under measurement: the only file here that knows how the engine's model is called.
+//! The model on the CPU.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use engine::{
-    EngineConfig,
-    kernels::cpu::{KvShape, Threads},
+    kernels::cpu::{BandwidthProbe, KvShape, Threads, measure_integer_peak},
     loader::open_weights,
     model::{
-        Logits, Model, ModelSizes, StepBatch,
+        Model, ModelSizes,
         mistral::{Mistral, Placed},
     },
 };
 
+use super::{
+    Limits, Passes, Subject,
+    steps::{Step, Steps},
+};
 use crate::{args::Args, rows::Row};
 
-/// A model with a cache that the largest row fits, every sequence in blocks of its own.
-pub(crate) struct Subject {
+/// The model, and the threads that compute it.
+pub(super) struct CpuSubject {
     model: Mistral,
     sizes: ModelSizes,
-    block_size: usize,
-    blocks_per_sequence: usize,
-    /// For token ids that differ from step to step.
-    tokens_made: usize,
-    batch: StepBatch,
+    threads: Arc<Threads>,
+    probe: BandwidthProbe,
+    steps: Steps,
+    step_tokens: usize,
     logits: Vec<f32>,
 }
 
-impl Subject {
+impl CpuSubject {
     /// Places the weights and fills the cache.
-    pub(crate) fn open(args: &Args, rows: &[Row], threads: Arc<Threads>) -> anyhow::Result<Self> {
+    pub(super) fn open(args: &Args, rows: &[Row], step_tokens: usize) -> anyhow::Result<Self> {
+        let threads = Arc::new(Threads::new(args.threads()).context("cannot start threads")?);
         let (config, weights) = open_weights(&args.model)?;
-        let positions = rows.iter().map(|row| row.prompt + 1).max().unwrap_or(1);
-        ensure!(
-            positions <= config.max_context,
-            "a prompt of {} tokens and one more do not fit the model's context of {}",
-            positions - 1,
-            config.max_context
-        );
-        let block_size = EngineConfig::default().block_size;
-        let blocks_per_sequence = positions.div_ceil(block_size);
-        let sequences = rows.iter().map(|row| row.batch).max().unwrap_or(1);
+        let steps = Steps::new(&config, rows)?;
         let placed = Placed::new(&config, &weights, args.quantize(), Arc::clone(&threads))?;
         let placed = match args.kv_dtype() {
             Some(dtype) => placed.with_kv_dtype(dtype),
             None => placed,
         };
-        let shape = placed.kv_shape(block_size);
+        let shape = placed.kv_shape(steps.block_size);
         let sizes = placed.sizes();
-        let blocks = sequences * blocks_per_sequence;
-        let mut model = placed.with_cache(block_size, blocks)?;
-        fill(&threads, &mut model, shape, blocks);
-        let (batch, logits) = (StepBatch::default(), Vec::new());
-        Ok(Self { model, sizes, block_size, blocks_per_sequence, tokens_made: 0, batch, logits })
+        let mut model = placed.with_cache(steps.block_size, steps.blocks())?;
+        fill(&threads, &mut model, shape, steps.blocks());
+        let probe = BandwidthProbe::new(&threads).context("cannot measure memory bandwidth")?;
+        Ok(Self { model, sizes, threads, probe, steps, step_tokens, logits: Vec::new() })
     }
 
-    /// What decides about the work of a row.
-    pub(crate) fn sizes(&self) -> &ModelSizes {
-        &self.sizes
-    }
-
-    /// Computes one pass of `row`; a decode row is always the same step, at the end of its context.
-    pub(crate) fn pass(&mut self, row: Row) -> anyhow::Result<Duration> {
-        let steps = row.steps();
+    /// Computes one pass; gives its seconds.
+    fn pass(&mut self, row: Row) -> anyhow::Result<f64> {
         let start = Instant::now();
-        for (index, positions) in steps.iter().enumerate() {
-            let logits = if index + 1 == steps.len() { Logits::Last } else { Logits::None };
-            self.batch.clear();
-            for sequence in 0..row.batch {
-                let tokens: Vec<u32> = (0..positions.len()).map(|_| self.token()).collect();
-                let first = sequence * self.blocks_per_sequence;
-                let count = positions.end.div_ceil(self.block_size);
-                let blocks: Vec<u32> = (first..first + count).map(|block| block as u32).collect();
-                self.batch.push(&tokens, positions.start, &blocks, self.block_size, logits);
-            }
-            self.model.forward(&self.batch, &mut self.logits).context("a step failed")?;
+        for step in Step::of(row, self.step_tokens) {
+            self.model.forward(self.steps.lay_out(step), &mut self.logits).context("a step failed")?;
         }
-        Ok(start.elapsed())
+        Ok(start.elapsed().as_secs_f64())
+    }
+}
+
+impl Subject for CpuSubject {
+    fn sizes(&self) -> ModelSizes {
+        self.sizes
     }
 
-    /// An id somewhere in the vocabulary.
-    fn token(&mut self) -> u32 {
-        self.tokens_made += 1;
-        (self.tokens_made.wrapping_mul(2_654_435_761) % self.model.vocabulary()) as u32
+    fn limits(&self) -> anyhow::Result<Limits> {
+        Ok(Limits {
+            bandwidth: self.probe.measure(&self.threads),
+            compute: Some(measure_integer_peak(&self.threads)),
+            operands: "8-bit",
+        })
+    }
+
+    fn passes(&mut self, row: Row, count: u32) -> anyhow::Result<Passes> {
+        self.pass(row)?;
+        let seconds = (0..count).map(|_| self.pass(row)).collect::<anyhow::Result<_>>()?;
+        Ok(Passes { seconds, host_overhead: None })
     }
 }
 
