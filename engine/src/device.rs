@@ -85,6 +85,19 @@ impl DeviceChoice {
     }
 }
 
+impl DeviceChoice {
+    /// The GPU that it comes to, as far as its driver tells without being asked to compute.
+    pub fn info(self) -> Option<DeviceInfo> {
+        match self {
+            Self::Cpu => None,
+            #[cfg(feature = "cuda")]
+            Self::Auto | Self::Cuda => Gpu::describe().ok(),
+            #[cfg(not(feature = "cuda"))]
+            Self::Auto | Self::Cuda => None,
+        }
+    }
+}
+
 #[cfg(feature = "cuda")]
 fn gpu() -> Result<Device, String> {
     let gpu = Gpu::open().map_err(|error| error.to_string())?;

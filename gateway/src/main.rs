@@ -56,7 +56,8 @@ async fn main() -> ExitCode {
 async fn serve(flags: &ServeFlags) -> anyhow::Result<()> {
     let config = Config::load(flags)?;
     logs::init(&config.log);
-    let telemetry = Telemetry::init(&config.telemetry)?;
+    let device = config.model.load_options().device.info();
+    let telemetry = Telemetry::init_on(&config.telemetry, device.as_ref())?;
     let stop = shutdown::on_signals().context("cannot listen for signals")?;
     let address = config.server.address();
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;

@@ -58,7 +58,8 @@ impl LocalBackend {
             model = info.name,
             parameters = info.parameters,
             weight_bytes = info.weight_bytes,
-            device = info.device,
+            device = info.device.name(),
+            gpu = info.device.info().map(tracing::field::display),
             max_context = info.max_context,
             kv_bytes = info.kv_bytes,
             kv_tokens = stats.kv_blocks_total * config.engine.block_size,
@@ -68,6 +69,11 @@ impl LocalBackend {
             began.elapsed().as_secs_f64()
         );
         Ok(Self { engine, long_texts: Arc::new(Semaphore::new(LONG_TEXTS)), loaded: SystemTime::now() })
+    }
+
+    /// Whether the engine takes no requests any more.
+    pub fn has_stopped(&self) -> bool {
+        self.engine.has_stopped()
     }
 
     /// What is known of the model.

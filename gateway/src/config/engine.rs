@@ -13,8 +13,9 @@ use super::{ByteSize, Violation, within};
 pub struct EngineSettings {
     /// Sequences computed together in one step.
     pub max_batch: usize,
-    /// Tokens computed in one step, prefill and decode together.
-    pub max_step_tokens: usize,
+    /// Tokens computed in one step, prefill and decode together; what suits the device unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_step_tokens: Option<usize>,
     /// Requests that may wait for a place in the batch.
     pub max_queue: usize,
     /// Whose prompt is computed next.
@@ -28,6 +29,8 @@ pub struct EngineSettings {
     /// Memory for the KV cache; a share of what is free unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_memory: Option<ByteSize>,
+    /// Of a GPU's memory, the share that weights, KV cache and everything else may take together.
+    pub gpu_memory_utilization: f32,
     /// How keys and values are stored.
     pub kv_type: KvTypeName,
     /// Tokens of prompt and answer together; the model's own limit unless set.
@@ -72,6 +75,7 @@ impl Default for EngineSettings {
             speculative_tokens: engine.speculative_tokens,
             block_size: engine.block_size,
             kv_memory: engine.kv_memory.map(ByteSize),
+            gpu_memory_utilization: engine.gpu_memory_utilization,
             kv_type: KvTypeName::default(),
             max_context: engine.max_context,
             threads: engine.threads,
@@ -94,6 +98,7 @@ impl EngineSettings {
             speculative_tokens: self.speculative_tokens,
             block_size: self.block_size,
             kv_memory: self.kv_memory.map(|size| size.0),
+            gpu_memory_utilization: self.gpu_memory_utilization,
             kv_type: match self.kv_type {
                 KvTypeName::F16 => KvType::F16,
                 KvTypeName::Q8 => KvType::Q8,
@@ -106,7 +111,10 @@ impl EngineSettings {
 
     pub(super) fn check(&self) -> Result<(), Violation> {
         within("engine.max_batch", self.max_batch, 1..=4096)?;
-        within("engine.max_step_tokens", self.max_step_tokens, 1..=1 << 20)?;
+        if let Some(tokens) = self.max_step_tokens {
+            within("engine.max_step_tokens", tokens, 1..=1 << 20)?;
+        }
+        within("engine.gpu_memory_utilization", self.gpu_memory_utilization, 0.05..=1.0)?;
         within("engine.max_queue", self.max_queue, 1..=1 << 20)?;
         within("engine.speculative_tokens", self.speculative_tokens, 0..=64)?;
         within("engine.block_size", self.block_size, 1..=1024)?;

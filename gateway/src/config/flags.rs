@@ -95,7 +95,7 @@ struct EngineFlags {
     /// Sequences computed together in one step [default: 64].
     #[arg(long, env = "GATEWAY_MAX_BATCH")]
     max_batch: Option<usize>,
-    /// Tokens computed in one step, of prompts and answers together [default: 128].
+    /// Tokens computed in one step, of prompts and answers together [default: 128; 2048 on a GPU].
     #[arg(long, env = "GATEWAY_MAX_STEP_TOKENS")]
     max_step_tokens: Option<usize>,
     /// Requests that may wait; more are refused with 503 [default: 256].
@@ -110,9 +110,13 @@ struct EngineFlags {
     /// Tokens that an answer may be guessed to go on with from its own text, and verified at once [default: 0].
     #[arg(long = "speculative", env = "GATEWAY_SPECULATIVE", value_name = "TOKENS")]
     speculative_tokens: Option<usize>,
-    /// Memory for the KV cache, such as 2GiB [default: half of what is free, if a full batch can use it].
+    /// Memory for the KV cache, such as 2GiB [default: half of what is free, if a full batch can use it; on a GPU what
+    /// its share of the memory leaves].
     #[arg(long, env = "GATEWAY_KV_MEMORY")]
     kv_memory: Option<ByteSize>,
+    /// Of a GPU's memory, the share that weights, KV cache and everything else may take together [default: 0.9].
+    #[arg(long, env = "GATEWAY_GPU_MEMORY_UTILIZATION", value_name = "SHARE")]
+    gpu_memory_utilization: Option<f32>,
     /// How keys and values are stored [default: f16].
     #[arg(long, env = "GATEWAY_KV_TYPE")]
     kv_type: Option<KvTypeName>,

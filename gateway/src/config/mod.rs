@@ -201,8 +201,10 @@ mod tests {
                 "5m",
                 "--requests-per-minute",
                 "90",
+                "--gpu-memory-utilization",
+                "0.5",
                 "--quantize",
-                "q8_0",
+                "fp8",
                 "--device",
                 "cpu",
                 "--model",
@@ -216,7 +218,8 @@ mod tests {
         assert_eq!(config.limits.request_timeout.get().as_secs(), 300);
         assert_eq!(config.limits.requests_per_minute.map(NonZeroU32::get), Some(90));
         assert_eq!(config.limits.burst().map(NonZeroU32::get), Some(15));
-        assert_eq!(config.model.quantize, Some(QuantizeName::Q8_0));
+        assert_eq!((config.engine.gpu_memory_utilization, config.engine.max_step_tokens), (0.5, None));
+        assert_eq!(config.model.quantize, Some(QuantizeName::Fp8));
         assert_eq!(config.model.device, DeviceName::Cpu);
         assert_eq!(config.model.name, "m");
     }
@@ -233,6 +236,8 @@ mod tests {
             ("[engine]\nprefix_cache = \"maybe\"", vec![], "prefix_cache"),
             ("[engine]\nspeculative_tokens = 65", vec![], "engine.speculative_tokens"),
             ("[engine]\nkv_type = \"q2\"", vec![], "kv_type"),
+            ("[engine]\ngpu_memory_utilization = 1.5", vec![], "engine.gpu_memory_utilization"),
+            ("[engine]\nmax_step_tokens = 0", vec![], "engine.max_step_tokens"),
             ("[engine]\nkv_memory = \"2 parsecs\"", vec![], "parsecs"),
             ("[limits]\nrequest_timeout = 0", vec![], "limits.request_timeout"),
             ("[limits]\nrequests_per_minute = 0", vec![], "requests_per_minute = 0"),

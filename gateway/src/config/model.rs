@@ -46,6 +46,10 @@ pub enum QuantizeName {
     #[serde(rename = "q4_k")]
     #[value(name = "q4_k")]
     Q4K,
+    /// 8-bit floating-point numbers, on a GPU.
+    #[serde(rename = "fp8")]
+    #[value(name = "fp8")]
+    Fp8,
 }
 
 impl Default for ModelSettings {
@@ -81,6 +85,7 @@ impl ModelSettings {
             quantize: self.quantize.map(|quantize| match quantize {
                 QuantizeName::Q8_0 => Quantization::Q8_0,
                 QuantizeName::Q4K => Quantization::Q4K,
+                QuantizeName::Fp8 => Quantization::Fp8,
             }),
         }
     }

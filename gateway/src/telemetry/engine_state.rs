@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use engine::{Engine, EngineStats, MachineLimits};
+use engine::{DeviceMemory, Engine, EngineStats, MachineLimits};
 use opentelemetry::{
     KeyValue,
     metrics::{AsyncInstrument, Meter},
@@ -14,6 +14,8 @@ use super::utilization::{RecentSteps, Utilization};
 pub(super) struct WatchedEngine {
     pub(super) facts: EngineFacts,
     pub(super) stats: Box<dyn Fn() -> EngineStats + Send + Sync>,
+    /// A GPU's memory.
+    pub(super) memory: Box<dyn Fn() -> Option<DeviceMemory> + Send + Sync>,
 }
 
 /// What stays the same as long as it runs.
@@ -33,11 +35,12 @@ impl WatchedEngine {
         let facts = EngineFacts {
             limits: model.limits,
             max_batch: config.max_batch,
-            max_step_tokens: config.max_step_tokens,
+            max_step_tokens: config.step_tokens(),
             model_bytes: model.weight_bytes,
             kv_bytes: model.kv_bytes,
         };
-        Self { facts, stats: Box::new(move || engine.stats()) }
+        let watched = engine.clone();
+        Self { facts, stats: Box::new(move || engine.stats()), memory: Box::new(move || watched.device_memory()) }
     }
 }
 
@@ -54,6 +57,7 @@ struct Instruments<'a> {
 pub(super) fn register(meter: &Meter, engine: &Arc<OnceLock<WatchedEngine>>, recent: &Arc<RecentSteps>) {
     let instruments = Instruments { meter, engine: Arc::clone(engine) };
     instruments.holdings();
+    instruments.device();
     instruments.limits();
     instruments.utilization(recent);
     instruments.counters();
@@ -84,6 +88,20 @@ impl Instruments<'_> {
         });
     }
 
+    /// Of a GPU, by the names of OpenTelemetry's conventions for hardware.
+    fn device(&self) {
+        let read = |of: fn(DeviceMemory) -> f64| move |engine: &WatchedEngine| (engine.memory)().map(of);
+        let usage = "Bytes of the GPU's memory in use, by whomever";
+        self.gauge(("hw.gpu.memory.usage", usage, "By"), read(|memory| memory.used as f64));
+        let limit = "Bytes of memory that the GPU has";
+        self.gauge(("hw.gpu.memory.limit", limit, "By"), read(|memory| memory.total as f64));
+        let utilization = "Share of the GPU's memory in use, by whomever";
+        self.gauge(
+            ("hw.gpu.memory.utilization", utilization, "1"),
+            read(|memory| memory.used as f64 / memory.total.max(1) as f64),
+        );
+    }
+
     fn limits(&self) {
         self.gauge(
             ("engine.batch.limit", "The most sequences computed together in one step", "{sequence}"),
@@ -92,12 +110,14 @@ impl Instruments<'_> {
         self.gauge(("engine.step.token_limit", "The most tokens computed in one step", "{token}"), |engine| {
             Some(engine.facts.max_step_tokens as f64)
         });
-        let bandwidth = "Bytes per second that the engine's threads can read from memory, measured at start";
+        let bandwidth =
+            "Bytes per second that the engine's threads, or the GPU, can read from memory, measured at start";
         self.gauge(("engine.memory_bandwidth.limit", bandwidth, "By/s"), |engine| {
             Some(engine.facts.limits?.bytes_per_second)
         });
         let compute = "Operations per second, two to a multiply-add, that the engine's threads can do in the \
-                       arithmetic of the model's weights (8-bit for quantised ones, else bf16 or f32), measured at start";
+                       arithmetic of the model's weights (8-bit for quantised ones, else bf16 or f32), or the GPU's \
+                       matrix units in that of its rows, measured at start";
         self.gauge(("engine.compute.limit", compute, "{operation}/s"), |engine| {
             Some(engine.facts.limits?.operations_per_second)
         });

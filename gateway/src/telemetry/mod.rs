@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use engine::{Engine, StepObserver};
+use engine::{DeviceInfo, Engine, StepObserver};
 use http::HeaderMap;
 use opentelemetry::{
     metrics::MeterProvider as _,
@@ -127,8 +127,13 @@ impl Telemetry {
     /// Sets up traces and metrics. Without an endpoint nothing is exported; ids and metrics are there all
     /// the same.
     pub fn init(config: &TelemetryConfig) -> Result<Self, TelemetryError> {
+        Self::init_on(config, None)
+    }
+
+    /// The same for a process that computes on a GPU, which it names beside itself.
+    pub fn init_on(config: &TelemetryConfig, device: Option<&DeviceInfo>) -> Result<Self, TelemetryError> {
         let settings = Settings::new(config, |name| std::env::var(name).ok())?;
-        Self::assemble(setup::build(config, &settings)?, config)
+        Self::assemble(setup::build(config, &settings, device)?, config)
     }
 
     fn assemble(parts: setup::Parts, config: &TelemetryConfig) -> Result<Self, TelemetryError> {

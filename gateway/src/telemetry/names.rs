@@ -49,6 +49,7 @@ pub(super) const STEP_PREFILL_TOKENS: &str = "engine.step.prefill_tokens";
 pub(super) const STEP_DECODE_TOKENS: &str = "engine.step.decode_tokens";
 pub(super) const STEP_PLAN_MS: &str = "engine.step.plan_ms";
 pub(super) const STEP_FORWARD_MS: &str = "engine.step.forward_ms";
+pub(super) const STEP_DEVICE_MS: &str = "engine.step.device_ms";
 pub(super) const STEP_SAMPLE_MS: &str = "engine.step.sample_ms";
 pub(super) const STEP_SEND_MS: &str = "engine.step.send_ms";
 pub(super) const KV_USAGE: &str = "engine.kv.usage";

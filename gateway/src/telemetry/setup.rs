@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use engine::DeviceInfo;
 use opentelemetry::{Key, KeyValue, trace::TracerProvider as _};
 use opentelemetry_otlp::{ExporterBuildError, MetricExporter, Protocol, WithExportConfig};
 use opentelemetry_sdk::{
@@ -71,10 +72,14 @@ pub(super) struct Parts {
 }
 
 /// Builds all parts.
-pub(super) fn build(config: &TelemetryConfig, settings: &Settings) -> Result<Parts, TelemetryError> {
+pub(super) fn build(
+    config: &TelemetryConfig,
+    settings: &Settings,
+    device: Option<&DeviceInfo>,
+) -> Result<Parts, TelemetryError> {
     let exports = settings.traces.is_some() || settings.metrics.is_some();
     let thread = exports.then(ExportThread::start).transpose()?;
-    let resource = resource(config);
+    let resource = resource(config, device);
     let queue = Arc::new(SpanQueue::new(settings.limits));
     let mut tracer_provider = sampled(config);
     if let Some((target, thread)) = settings.traces.as_ref().zip(thread.as_ref()) {
@@ -107,8 +112,8 @@ pub(super) fn ids(config: &TelemetryConfig) -> SdkTracer {
     sampled(config).with_resource(Resource::builder_empty().build()).build().tracer("gateway")
 }
 
-/// Who is telling: the service, its version, this process.
-pub(super) fn resource(config: &TelemetryConfig) -> Resource {
+/// Who is telling: the service, its version, this process, the GPU it computes on.
+pub(super) fn resource(config: &TelemetryConfig, device: Option<&DeviceInfo>) -> Resource {
     let detected = Resource::builder().build();
     let name = config.service_name.clone().unwrap_or_else(|| {
         let name = detected.get(&Key::new("service.name")).map(|name| name.to_string());
@@ -122,8 +127,23 @@ pub(super) fn resource(config: &TelemetryConfig) -> Resource {
     ];
     let found = found.into_iter().filter_map(|(key, value)| Some(KeyValue::new(key, value?)));
     let found = found.chain([KeyValue::new("process.pid", i64::from(std::process::id()))]);
+    let found = found.chain(device.into_iter().flat_map(gpu));
     let found: Vec<_> = found.filter(|pair| detected.get(&pair.key).is_none()).collect();
     Resource::builder().with_attributes(found).with_service_name(name).build()
+}
+
+/// A GPU, by the names of OpenTelemetry's conventions for hardware as far as they go.
+fn gpu(device: &DeviceInfo) -> [KeyValue; 7] {
+    let version = |(major, minor): (u32, u32)| format!("{major}.{minor}");
+    [
+        KeyValue::new("hw.type", "gpu"),
+        KeyValue::new("hw.vendor", "NVIDIA"),
+        KeyValue::new("hw.model", device.name.clone()),
+        KeyValue::new("hw.driver_version", version(device.driver)),
+        KeyValue::new("gpu.compute_capability", version(device.capability)),
+        KeyValue::new("gpu.clock.max_mhz", i64::from(device.clock_mhz)),
+        KeyValue::new("gpu.memory.clock.max_mhz", i64::from(device.memory_clock_mhz)),
+    ]
 }
 
 /// Sends spans to `target`, from `thread`.

@@ -210,6 +210,9 @@ fn attributes(report: &StepReport, utilization: Option<Utilization>) -> Vec<KeyV
         millis(names::STEP_SEND_MS, report.send),
         KeyValue::new(names::KV_USAGE, report.kv_blocks_used as f64 / report.kv_blocks_total.max(1) as f64),
     ];
+    if let Some(device) = report.device {
+        attributes.push(millis(names::STEP_DEVICE_MS, device));
+    }
     if let Some(Utilization { memory_bandwidth, compute }) = utilization {
         attributes.push(KeyValue::new(names::MEMORY_BANDWIDTH_UTILIZATION, memory_bandwidth));
         attributes.push(KeyValue::new(names::COMPUTE_UTILIZATION, compute));

@@ -39,12 +39,13 @@ unsafe impl Send for Gpu {}
 unsafe impl Sync for Gpu {}
 
 impl Gpu {
+    /// What the driver says of the first GPU, which is left as it is.
+    pub fn describe() -> Result<DeviceInfo, CudaError> {
+        find().map(|(_, info)| info)
+    }
+
     /// Takes the first GPU; an error says why there is none.
     pub fn open() -> Result<Arc<Self>, CudaError> {
-        // SAFETY: looks whether the library is there.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(CudaError::Absent("there is no CUDA driver on this machine (libcuda.so.1)".to_owned()));
-        }
         let (device, info) = find()?;
         let chip = chip(device)?;
         let (mut context, mut stream) = (ptr::null_mut(), ptr::null_mut());
@@ -156,6 +157,10 @@ impl Drop for Gpu {
 
 /// The first device, if driver and chip are new enough.
 fn find() -> Result<(sys::CUdevice, DeviceInfo), CudaError> {
+    // SAFETY: looks whether the library is there.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(CudaError::Absent("there is no CUDA driver on this machine (libcuda.so.1)".to_owned()));
+    }
     let (mut driver_version, mut count, mut device) = (0, 0, 0);
     // SAFETY: each call writes what it is given the address of.
     unsafe {

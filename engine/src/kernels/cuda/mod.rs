@@ -42,4 +42,6 @@ pub(crate) use memory::{Buffer, Pinned};
 pub(crate) use placing::Placing;
 pub(crate) use products::{Products, RowKinds};
 pub(crate) use rows::{Norm, RowKernels};
-pub(crate) use sample::{Drawn, NO_TOKEN, Penalties, SEQUENCE_FLOATS, SEQUENCE_INTS, SampleKernels, Wishes};
+pub(crate) use sample::{
+    Drawn, MOST_TOKENS, NO_TOKEN, Penalties, SEQUENCE_FLOATS, SEQUENCE_INTS, SampleKernels, Wishes,
+};

@@ -191,7 +191,10 @@ DEVICE void gate(X* out, const X* gate_up, int width, int count) {
         add_norm(out, hidden, delta, weight, rows, width, epsilon);                                                  \
     }                                                                                                                \
     REGISTER(add_norm_##name)                                                                                        \
-    KERNEL(gate_##name)(X* out, const X* gate_up, int width, int count) { begin(); gate(out, gate_up, width, count); }        \
+    KERNEL(gate_##name)(X* out, const X* gate_up, int width, int count) {                                            \
+        begin();                                                                                                     \
+        gate(out, gate_up, width, count);                                                                            \
+    }                                                                                                                \
     REGISTER(gate_##name)
 
 ROW_KERNELS(bf16, bf16)

@@ -105,7 +105,7 @@ DEVICE double share_of(const unsigned* words) {
     return share;
 }
 
-// Grid: the sequences; blocks of 1024. Row `r` of logits gives
+// Grid: the sequences; blocks of 1024; a vocabulary of at most 2^17. Row `r` of logits gives
 //   sampled[r]: its token; -1 where no token has a finite logit that is the highest; -2 where a guess before it was
 //     wrong, so that it is of no use,
 //   logprobs[r]: that token's, if the sequence wants logprobs,

@@ -20,6 +20,8 @@ const MARK_THREADS: usize = 256;
 pub(crate) const SEQUENCE_INTS: usize = 8;
 /// Numbers beside them: temperature, top-p, min-p, repetition, presence and frequency penalty, padding.
 pub(crate) const SEQUENCE_FLOATS: usize = 8;
+/// The largest vocabulary that the kernel draws from: what its warps take once.
+pub(crate) const MOST_TOKENS: usize = 131_072;
 /// The most tokens whose logprobs are given.
 pub(crate) const MOST_TOP: usize = 20;
 /// What a row gives where no logit is finite.

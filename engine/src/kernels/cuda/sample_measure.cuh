@@ -137,7 +137,7 @@ DEVICE Part part_of(Sum target) {
 }
 
 // The token at which the sum so far first exceeds `target`, which is less than the total; `total_of` the same was
-// called last. The segment where that is is shared out among all warps: at most as many strides.
+// called last. All warps take one stride each of the segment where that is: it has no more than there are warps.
 static __device__ __noinline__ int find(Row row, Measure measure, Sum target) {
     __shared__ int found;
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;

@@ -7,7 +7,7 @@ use crate::{
     error::EngineError,
     kernels::{
         cpu::WeightSize,
-        cuda::{Buffer, Element, Gpu, KvElement, KvShape, Placing, Stack},
+        cuda::{Buffer, Element, Gpu, KvElement, KvShape, MOST_TOKENS, Placing, Stack},
     },
     loader::{Dtype, LayerWeight, ModelConfig, Quantization, Tensor, WeightName, Weights},
     model::{ModelSizes, tensor},
@@ -114,17 +114,21 @@ impl Placed {
     }
 }
 
-/// The heads that the kernels are made for.
+/// The sizes that the kernels are made for.
 fn check(config: &ModelConfig) -> Result<(), EngineError> {
     const MULTIPLE: usize = 8;
     const MOST: usize = 256;
-    match config.head_dim.is_multiple_of(MULTIPLE) && config.head_dim <= MOST {
-        true => Ok(()),
-        false => Err(EngineError::Config(format!(
-            "heads of {} numbers: on a GPU they must be a multiple of {MULTIPLE}, {MOST} at most; use --device cpu",
-            config.head_dim
-        ))),
+    let refuse = |what: String| Err(EngineError::Config(format!("{what} on a GPU; use --device cpu")));
+    let ModelConfig { head_dim, vocab_size, .. } = *config;
+    if !head_dim.is_multiple_of(MULTIPLE) || head_dim > MOST {
+        return refuse(format!("heads of {head_dim} numbers must be a multiple of {MULTIPLE}, {MOST} at most,"));
     }
+    if vocab_size > MOST_TOKENS {
+        return refuse(format!(
+            "a vocabulary of {vocab_size} tokens is more than the {MOST_TOKENS} that are supported"
+        ));
+    }
+    Ok(())
 }
 
 impl Layer {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::{EngineStats, Stamps, Usage};
+use engine::{DeviceMemory, EngineStats, Stamps, Usage};
 use http::HeaderMap;
 
 use super::{
@@ -63,7 +63,8 @@ fn a_scrape_shows_requests_steps_and_the_engine() {
     let report = report(7, &[tag.number()]);
     observer.begun(&report.start);
     observer.computed(&report);
-    telemetry.watch(WatchedEngine { facts: FACTS, stats: Box::new(stats) });
+    let memory = || Some(DeviceMemory { used: 3000, total: 4000 });
+    telemetry.watch(WatchedEngine { facts: FACTS, stats: Box::new(stats), memory: Box::new(memory) });
     let text = telemetry.render_prometheus();
     let labels = r#"gen_ai_operation_name="text_completion",gen_ai_provider_name="local",gen_ai_request_model="demo""#;
     for line in [
@@ -99,6 +100,9 @@ fn a_scrape_shows_requests_steps_and_the_engine() {
         r#"engine_kv_memory_bytes{state="used"} 300"#,
         r#"engine_kv_memory_bytes{state="free"} 900"#,
         "engine_kv_usage_ratio 0.25",
+        "hw_gpu_memory_usage_bytes 3000",
+        "hw_gpu_memory_limit_bytes 4000",
+        "hw_gpu_memory_utilization_ratio 0.75",
         r#"engine_kv_blocks{state="free"} 9"#,
         "engine_preemptions_total 0",
         "engine_prefix_cache_lookups_total 30",

@@ -96,7 +96,7 @@ fn telemetry(exporter: &ScriptedExporter, limits: Limits) -> Telemetry {
 
 fn configured(exporter: &ScriptedExporter, limits: Limits, config: &TelemetryConfig) -> Telemetry {
     let thread = ExportThread::start().unwrap();
-    let resource = setup::resource(config);
+    let resource = setup::resource(config, None);
     let queue = Arc::new(SpanQueue::new(limits));
     let processor =
         QueueProcessor::start(exporter.clone(), Envelope::new(&resource), Arc::clone(&queue), thread.handle());

@@ -53,7 +53,7 @@ fn watched(per_second: f64) -> (Telemetry, ScriptedExporter) {
     let exporter = ScriptedExporter::new(Collector::Takes);
     let config = TelemetryConfig { step_spans_per_second: Some(per_second), ..TelemetryConfig::default() };
     let telemetry = configured(&exporter, LIMITS, &config);
-    telemetry.watch(WatchedEngine { facts: FACTS, stats: Box::new(EngineStats::default) });
+    telemetry.watch(WatchedEngine { facts: FACTS, stats: Box::new(EngineStats::default), memory: Box::new(|| None) });
     (telemetry, exporter)
 }
 
