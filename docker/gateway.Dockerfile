@@ -4,13 +4,13 @@
 #   docker run -p 127.0.0.1:8000:8000 llm-gateway
 #
 # FEATURES names cargo features. `--build-arg FEATURES=cuda` also takes NVIDIA's base images, to be run with
-# `--gpus all`; as long as the engine has no CUDA kernels, that image answers `--device cuda` with an error.
+# `--gpus all` and NVIDIA's driver for CUDA 13, 580 or newer; docker/compose.cuda.yaml does both.
 
 ARG FEATURES=""
 ARG RUST_IMAGE=rust:1.95-bookworm
 ARG DEBIAN_IMAGE=debian:bookworm-slim
-ARG CUDA_BUILD_IMAGE=nvidia/cuda:12.9.1-devel-ubuntu24.04
-ARG CUDA_RUN_IMAGE=nvidia/cuda:12.9.1-runtime-ubuntu24.04
+ARG CUDA_BUILD_IMAGE=nvidia/cuda:13.0.2-devel-ubuntu24.04
+ARG CUDA_RUN_IMAGE=nvidia/cuda:13.0.2-base-ubuntu24.04
 
 FROM ${RUST_IMAGE} AS build-cpu
 
@@ -21,9 +21,6 @@ RUN apt-get update \
 COPY --from=build-cpu /usr/local/rustup /usr/local/rustup
 COPY --from=build-cpu /usr/local/cargo /usr/local/cargo
 ENV RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo PATH=/usr/local/cargo/bin:$PATH
-# No GPU is visible during a build: kernels are compiled for this capability; newer GPUs run them through PTX.
-ARG CUDA_COMPUTE_CAP=80
-ENV CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP}
 
 FROM build-${FEATURES:-cpu} AS build
 ARG FEATURES
@@ -38,6 +35,10 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 
 FROM ${DEBIAN_IMAGE} AS run-cpu
 FROM ${CUDA_RUN_IMAGE} AS run-cuda
+# Kernels are in the binary and the driver comes from the host; the one library that is missing multiplies matrices.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libcublas-13-0 \
+    && rm -rf /var/lib/apt/lists/*
 
 FROM run-${FEATURES:-cpu}
 # Certificates serve `gateway model pull`; the models' directory is made here so that a volume mounted on it
