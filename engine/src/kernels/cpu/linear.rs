@@ -381,7 +381,7 @@ fn fallback(tensor: &Tensor, blocks: QTensor) -> Result<Weights, EngineError> {
 }
 
 /// Blocks as candle holds them.
-pub(super) fn blocks(bytes: &[u8], dtype: GgmlDType, shape: &[usize]) -> candle_core::Result<QTensor> {
+pub(crate) fn blocks(bytes: &[u8], dtype: GgmlDType, shape: &[usize]) -> candle_core::Result<QTensor> {
     // candle reads blocks in place and insists on their alignment; a fresh allocation always has it.
     let aligned = bytes.as_ptr().addr().is_multiple_of(8);
     let bytes = if aligned { Cow::Borrowed(bytes) } else { Cow::Owned(bytes.to_vec()) };

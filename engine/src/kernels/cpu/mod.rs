@@ -22,6 +22,8 @@ pub use embedding::Embedding;
 pub use gate::silu_gate;
 pub use kv_cache::{KvCache, KvDtype, KvShape, LayerKv};
 pub use limits::{Arithmetic, BandwidthProbe, MachineLimits, measure_integer_peak};
+#[cfg(all(feature = "cuda", test))]
+pub(crate) use linear::blocks as quantized_blocks;
 #[cfg(feature = "cuda")]
 pub(crate) use linear::quantize_rows;
 pub use linear::{Linear, Products, WeightSize};

@@ -98,6 +98,18 @@ impl KvCache {
         self.shape.block_size
     }
 
+    /// Makes everything in it no number.
+    #[cfg(test)]
+    pub(super) fn poison(&self) -> Result<(), CudaError> {
+        for numbers in self.layers.iter().flatten() {
+            numbers.write(0, &vec![0xff; numbers.len()])?;
+        }
+        for scales in self.scales.iter().flatten() {
+            scales.write(0, &vec![f32::NAN; scales.len()])?;
+        }
+        Ok(())
+    }
+
     pub(super) fn layer(&self, index: usize) -> LayerKv {
         let ([keys, values], [key_scales, value_scales]) = (&self.layers[index], &self.scales[index]);
         LayerKv {

@@ -28,6 +28,8 @@ mod products;
 mod prompts;
 mod rows;
 mod sample;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use attention::{Attention, Heads, Places, RowRange, SPLIT, TILE};
 pub use driver::CudaError;

@@ -133,8 +133,12 @@ impl Products {
                 out: out.at((first * stride + column) * bytes),
                 stride,
             };
-            self.answers(Kind::Linear, matrix, operation(0, rows.answers))?;
-            self.prompts(matrix, operation(rows.answers, rows.prompts))?;
+            if rows.answers > 0 {
+                self.answers(Kind::Linear, matrix, operation(0, rows.answers))?;
+            }
+            if rows.prompts > 0 {
+                self.prompts(matrix, operation(rows.answers, rows.prompts))?;
+            }
         }
         Ok(())
     }
@@ -179,7 +183,7 @@ impl Products {
     }
 
     fn prompts(&self, matrix: &Matrix, operation: Operation) -> Result<(), CudaError> {
-        if operation.rows > 0 && !self.prompts.launch(matrix, operation)? {
+        if !self.prompts.launch(matrix, operation)? {
             self.answers(Kind::Linear, matrix, operation)?;
         }
         Ok(())

@@ -9,6 +9,7 @@ use super::{
     launch::{Kernel, Shape, args},
     memory::{Buffer, Pinned},
 };
+use crate::{generation::TokenLogprob, sampling::Sampled};
 
 /// Threads of a block that samples.
 const THREADS: u32 = 1024;
@@ -63,6 +64,17 @@ impl Drawn {
     pub(crate) fn places(&self, row: usize) -> [usize; 4] {
         let (rows, top) = (self.rows, row * MOST_TOP);
         [row, rows + row, 2 * rows + top, 2 * rows + rows * MOST_TOP + top]
+    }
+
+    /// The token at these places of a copy, with the logprobs of so many of the most likely, if any were wanted.
+    pub(crate) fn sampled(from: &[i32], [token, logprob, top, top_logprobs]: [usize; 4], count: Option<u8>) -> Sampled {
+        let float = |place: usize| f32::from_bits(from[place] as u32);
+        let logprob = count.map(|count| {
+            let likely = (0..usize::from(count)).map(|index| (from[top + index], float(top_logprobs + index)));
+            let top = likely.filter(|(id, _)| *id >= 0).map(|(id, logprob)| (id as u32, logprob)).collect();
+            TokenLogprob { logprob: float(logprob), top }
+        });
+        Sampled { id: from[token] as u32, logprob }
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::EngineError,
-    generation::{Sampling, TokenLogprob},
+    generation::Sampling,
     kernels::cuda::{Drawn, Event, Gpu, Graph, NO_TOKEN, Pinned, SPLIT, SampleKernels},
     model::{Executor, Landed, ModelSizes, StepBatch},
     sampling::Sampled,
@@ -184,20 +184,10 @@ impl CudaExecutor {
         let Some(slot) = self.slots.get(due.slot) else { return Vec::new() };
         let places = (due.first..due.first + due.rows).map(|row| self.drawn.places(row));
         let drawn = places.take_while(|[token, ..]| from[*token] > NO_TOKEN);
-        let sampled: Vec<Sampled> = drawn.map(|places| sampled(from, places, slot.logprobs())).collect();
+        let sampled: Vec<Sampled> = drawn.map(|places| Drawn::sampled(from, places, slot.logprobs())).collect();
         slot.drew(due.rows, sampled.len());
         sampled
     }
-}
-
-fn sampled(from: &[i32], [token, logprob, top, top_logprobs]: [usize; 4], count: Option<u8>) -> Sampled {
-    let float = |place: usize| f32::from_bits(from[place] as u32);
-    let logprob = count.map(|count| {
-        let likely = (0..usize::from(count)).map(|index| (from[top + index], float(top_logprobs + index)));
-        let top = likely.filter(|(id, _)| *id >= 0).map(|(id, logprob)| (id as u32, logprob)).collect();
-        TokenLogprob { logprob: float(logprob), top }
-    });
-    Sampled { id: from[token] as u32, logprob }
 }
 
 /// The batch size as which so many rows are recorded.
