@@ -103,7 +103,8 @@ DEVICE void copy_async_commit();
 template <int Pending>
 DEVICE void copy_async_wait();
 
-// A load of 16 bytes that is used once: not kept in the first-level cache.
+// A load of 16 bytes that is used once: not kept in the first-level cache. Not through the path for constants (`.nc`):
+// what is loaded may be the work of a kernel that still ran when this one began.
 DEVICE uint4 load_streaming(const void* global);
 
 #ifdef __CUDACC__
@@ -156,7 +157,7 @@ DEVICE void copy_async_wait() {
 }
 DEVICE uint4 load_streaming(const void* global) {
     uint4 out;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];\n"
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];\n"
                  : "=r"(out.x), "=r"(out.y), "=r"(out.z), "=r"(out.w)
                  : "l"(global));
     return out;
@@ -298,7 +299,7 @@ DEVICE uint4 load_streaming_16(const void* global, bool valid) {
     uint4 out;
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.s32 p, %5, 0;\nmov.u32 %0, 0;\nmov.u32 %1, 0;\nmov.u32 %2, 0;\nmov.u32 %3, 0;\n"
-        "@p ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];\n}\n"
+        "@p ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];\n}\n"
         : "=&r"(out.x), "=&r"(out.y), "=&r"(out.z), "=&r"(out.w)
         : "l"(global), "r"(int(valid)));
     return out;
@@ -307,7 +308,7 @@ DEVICE uint2 load_streaming_8(const void* global, bool valid) {
     uint2 out;
     asm volatile(
         "{\n.reg .pred p;\nsetp.ne.s32 p, %3, 0;\nmov.u32 %0, 0;\nmov.u32 %1, 0;\n"
-        "@p ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];\n}\n"
+        "@p ld.global.L1::no_allocate.v2.u32 {%0,%1}, [%2];\n}\n"
         : "=&r"(out.x), "=&r"(out.y)
         : "l"(global), "r"(int(valid)));
     return out;
