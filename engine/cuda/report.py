@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The text processing of `engine/cuda/measure` and `engine/cuda/bundle`.
 
-    report.py executables MESSAGES        cargo's JSON messages -> lines of kind and path: the tests it built
+    report.py executables MESSAGES        cargo's JSON messages -> lines of kind and path: the engine's tests
     report.py words PROBE.json TOKENS     words whose prompt has that many tokens, by a run of loadgen with some
     report.py load-line REPORT.json       loadgen's report in one line, without its rows
     report.py summary RESULTS PARTS       what a measurement found, beside its targets
@@ -35,7 +35,9 @@ FAILURES_SHOWN = 12
 def executables(messages):
     for line in pathlib.Path(messages).read_text().splitlines():
         message = json.loads(line)
-        if message.get("reason") == "compiler-artifact" and message.get("executable") and message["profile"]["test"]:
+        if message.get("reason") != "compiler-artifact" or message["target"]["name"] != "engine":
+            continue
+        if message["executable"] and message["profile"]["test"]:
             print(message["target"]["kind"][0], message["executable"])
 
 
@@ -79,7 +81,7 @@ def verdict(met):
 
 def print_parts(parts):
     print("\nParts")
-    table(["part", "result", "seconds", "allowed"], [line.split("\t") for line in lines_of(pathlib.Path(parts))])
+    table(["part", "result", "seconds", "allowed"], parts)
 
 
 def print_machine(results):
@@ -103,8 +105,7 @@ def print_sanitizer(results):
     """Each tool's own sums, and the first of what it found; one that was stopped has no sum."""
     kept = re.compile(r"^(Tool: .*|========= (ERROR|RACECHECK) SUMMARY.*|========= (Error|Invalid|Uninit|Race).*|test result: .*)$")
     lines = [line for line in lines_of(results / "sanitizer.log") if kept.match(line)]
-    if lines:
-        print("\nSanitizer")
+    print("\nSanitizer")
     for line in lines[: 2 * FAILURES_SHOWN]:
         print(f"  {line[:200]}")
 
@@ -173,14 +174,22 @@ def print_load(results):
     table(header, [load_row(report) for report in reports])
 
 
+SECTIONS = {
+    print_tests: {"tests"},
+    print_sanitizer: {"memcheck", "racecheck"},
+    print_speed: {"bf16", "prefill", "q4", "fp8", "host"},
+    print_load: {"serve"},
+}
+
+
 def summary(results, parts):
-    results = pathlib.Path(results)
+    """Every section that a part which was asked for has a say in."""
+    results, parts = pathlib.Path(results), [line.split("\t") for line in lines_of(pathlib.Path(parts))]
     print_machine(results)
     print_parts(parts)
-    print_tests(results)
-    print_sanitizer(results)
-    print_speed(results)
-    print_load(results)
+    for section, sources in SECTIONS.items():
+        if sources & {name for name, *_ in parts}:
+            section(results)
 
 
 COMMANDS = {"executables": executables, "words": words, "load-line": load_line, "summary": summary}
