@@ -10,7 +10,8 @@
 //! - [`kv`]: the block pool and the prefix cache;
 //! - [`model`]: a flat ragged [`StepBatch`](model::StepBatch) goes into an [`Executor`](model::Executor), tokens come
 //!   out;
-//! - [`kernels`]: what a model is computed with;
+//! - [`kernels`]: what a model is computed with, on the CPU and (feature `cuda`) on a GPU;
+//! - [`device`]: which of the two it is;
 //! - [`loader`]: configuration and weights from a Hugging Face folder or a GGUF file;
 //! - [`synth`]: models with random weights, for speed work;
 //! - [`text`]: tokenizer, chat template, incremental detokenizer, stop strings;

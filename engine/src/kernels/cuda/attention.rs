@@ -82,7 +82,8 @@ pub(crate) struct Attention {
     /// Where the tensor cores' kernel knows the head dimension.
     prefill: Option<(Kernel, u32)>,
     cos_sin: Buffer<f32>,
-    partial: Buffer<f32>,
+    /// What splits sum up; with little room, fewer rows are computed at once.
+    pub(super) partial: Buffer<f32>,
 }
 
 impl Attention {

@@ -32,14 +32,20 @@ impl Graph {
         // Recording ends in any case, or the stream could not be used again.
         // SAFETY: it was begun above.
         let ended = unsafe { driver!(cuStreamEndCapture(gpu.stream(), &mut graph)) };
+        // SAFETY: what was recorded, of work that failed too, may go once it is made executable.
+        let made = unsafe {
+            let made = match outcome.is_ok() && ended.is_ok() {
+                true => driver!(cuGraphInstantiateWithFlags(&mut executable, graph, 0)),
+                false => Ok(()),
+            };
+            if !graph.is_null() {
+                let _ = sys::cuGraphDestroy(graph);
+            }
+            made
+        };
         outcome?;
         ended?;
-        // SAFETY: the graph was just recorded; it may go once it is made executable.
-        unsafe {
-            let made = driver!(cuGraphInstantiateWithFlags(&mut executable, graph, 0));
-            driver!(cuGraphDestroy(graph))?;
-            made?;
-        }
+        made?;
         Ok(Self { gpu: Arc::clone(gpu), executable })
     }
 

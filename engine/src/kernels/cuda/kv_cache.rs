@@ -110,6 +110,13 @@ impl KvCache {
         Ok(())
     }
 
+    /// A layer's keys and values, with their scales.
+    #[cfg(test)]
+    pub(super) fn planes(&self, index: usize) -> [(&Buffer<u8>, &Buffer<f32>); 2] {
+        let ([keys, values], [key_scales, value_scales]) = (&self.layers[index], &self.scales[index]);
+        [(keys, key_scales), (values, value_scales)]
+    }
+
     pub(super) fn layer(&self, index: usize) -> LayerKv {
         let ([keys, values], [key_scales, value_scales]) = (&self.layers[index], &self.scales[index]);
         LayerKv {

@@ -32,8 +32,8 @@ pub(crate) struct Products {
     element: Element,
     kernels: HashMap<(Format, Kind, usize), Kernel>,
     any: HashMap<Kind, Kernel>,
-    prompts: PromptProducts,
-    workspace: Buffer<f32>,
+    pub(super) prompts: PromptProducts,
+    pub(super) workspace: Buffer<f32>,
     counters: Buffer<u32>,
 }
 

@@ -18,6 +18,9 @@ use super::{
 /// The first chip with 8-bit floating-point tensor cores.
 const FP8_CAPABILITY: (u32, u32) = (8, 9);
 
+/// Bytes that the library's operands, and their rows, are multiples of: its quick algorithms read as many at once.
+const ALIGNMENT: u64 = 16;
+
 /// The library's products, with what comes before and after them.
 #[derive(Debug)]
 pub(super) struct PromptProducts {
@@ -26,7 +29,8 @@ pub(super) struct PromptProducts {
     /// Rows of the largest step.
     rows: usize,
     blas: Option<Arc<Blas>>,
-    products: HashMap<Key, Option<Product>>,
+    /// Those that the library has; rows are computed as answers' where it has none.
+    pub(super) products: HashMap<Key, Option<Product>>,
     dequantize: HashMap<Format, Kernel>,
     /// A quantised matrix as a dense one.
     dense: Buffer<u8>,
@@ -35,7 +39,7 @@ pub(super) struct PromptProducts {
 
 /// What a product is chosen by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
+pub(super) struct Key {
     outputs: usize,
     inputs: usize,
     stride: usize,
@@ -127,10 +131,13 @@ impl PromptProducts {
         Ok(())
     }
 
-    /// Starts a product; false where the library has none of that shape.
+    /// Starts a product; false where the library has none of that shape, whatever the rows.
     pub(super) fn launch(&self, matrix: &Matrix, operation: Operation) -> Result<bool, CudaError> {
         let key = self.key(matrix, operation.stride);
         let Some(product) = self.products.get(&key).and_then(Option::as_ref) else { return Ok(false) };
+        if key.operands != Operands::Fp8 && !self.is_aligned(matrix, operation) {
+            return Ok(false);
+        }
         let Operation { x, rows, out, .. } = operation;
         // SAFETY: the product was chosen for these sizes; rows and their products by the callers, the rest was
         // prepared for the largest step.
@@ -154,6 +161,13 @@ impl PromptProducts {
             }
         }
         Ok(true)
+    }
+
+    /// Whether all rows and their products are aligned; if one is, so are the others.
+    fn is_aligned(&self, matrix: &Matrix, operation: Operation) -> bool {
+        let row = |numbers: usize| (numbers * self.element.bytes()) as u64;
+        let Operation { x, out, stride, .. } = operation;
+        [x, out, row(matrix.inputs), row(stride)].iter().all(|bytes| bytes.is_multiple_of(ALIGNMENT))
     }
 
     fn dequantized(&self, format: Format, matrix: &Matrix) -> Result<u64, CudaError> {

@@ -1,5 +1,5 @@
 use super::{
-    super::{CudaError, Event, Graph, Pinned},
+    super::{CudaError, Event, Graph, Pinned, launch::Kernel},
     *,
 };
 
@@ -65,4 +65,66 @@ fn pinned_memory_goes_there_and_back_while_the_host_goes_on() {
     done.wait().unwrap();
     assert_eq!(*from, [1, 2, 3, 0]);
     assert!(done.since(&begun).unwrap().as_secs() < 60);
+}
+
+/// A call that may not be recorded spoils the recording, and nothing else.
+#[test]
+fn what_may_not_be_recorded_is_an_error_and_no_harm() {
+    let gpu = gpu();
+    let (from, to) = (Buffer::of(&gpu, &[1_i32, 2]).unwrap(), Buffer::<i32>::new(&gpu, 2).unwrap());
+    for _ in 0..2 {
+        let waited = Graph::record(&gpu, || to.copy(&from).and_then(|()| from.read().map(drop))).map(drop);
+        assert!(matches!(waited, Err(CudaError::Call { .. })), "{waited:?}");
+        // Whoever passes over the error learns of it in the end.
+        let passed_over = Graph::record(&gpu, || {
+            drop(from.read());
+            Ok::<(), CudaError>(())
+        });
+        assert!(passed_over.is_err());
+        assert_eq!(to.read().unwrap(), [0, 0]);
+    }
+    let graph = Graph::record(&gpu, || to.copy(&from)).unwrap();
+    gpu.bind().unwrap();
+    graph.launch().unwrap();
+    assert_eq!(to.read().unwrap(), [1, 2]);
+}
+
+#[test]
+fn an_empty_buffer_is_as_good_as_any() {
+    let gpu = gpu();
+    let empty = Buffer::<u32>::of(&gpu, &[]).unwrap();
+    empty.write(0, &[]).unwrap();
+    empty.copy(&Buffer::new(&gpu, 0).unwrap()).unwrap();
+    assert!(empty.len() == 0 && empty.bytes() == 0 && empty.read().unwrap().is_empty());
+    assert!(Pinned::<u8>::new(&gpu, 0).unwrap().is_empty());
+}
+
+#[test]
+fn a_kernel_that_is_not_there_is_named() {
+    let absent = Kernel::new(&gpu(), "fold_space").map(drop);
+    assert!(matches!(&absent, Err(CudaError::Absent(text)) if text.contains("fold_space")), "{absent:?}");
+}
+
+/// Recordings of one thread and memory of another do not meet.
+#[test]
+fn threads_use_the_device_side_by_side() {
+    let shared = gpu();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let gpu = if thread % 2 == 0 { Arc::clone(&shared) } else { gpu() };
+            scope.spawn(move || {
+                for round in 0..20 {
+                    let numbers: Vec<u32> = (0..500).map(|index| index * 7 + thread + round).collect();
+                    let from = Buffer::of(&gpu, &numbers).unwrap();
+                    let to = Buffer::<u32>::new(&gpu, 500).unwrap();
+                    // One stream is recorded by one thread at a time; these have their own.
+                    match thread % 2 {
+                        0 => to.copy(&from).unwrap(),
+                        _ => Graph::record(&gpu, || to.copy(&from)).and_then(|graph| graph.launch()).unwrap(),
+                    }
+                    assert_eq!(to.read().unwrap(), numbers);
+                }
+            });
+        }
+    });
 }

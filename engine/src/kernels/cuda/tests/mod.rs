@@ -3,10 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod attention;
+mod draws;
+mod formats;
 mod memory;
+mod paging;
 mod products;
+mod rope;
 mod rows;
 mod sample;
+mod sequences;
 
 use std::sync::Arc;
 
@@ -87,4 +92,20 @@ fn assert_close(found: &[f32], expected: &[f64], share: f64, what: &str) {
     let whole = length(&mut expected.iter().copied());
     // Not `>`: what is no number is not close.
     assert!(difference <= share * whole, "{what}: off by {:.2e} of its length", difference / whole);
+}
+
+/// How many rows are put together.
+const TOGETHER: [usize; 7] = [1, 7, 8, 9, 33, 64, 100];
+
+/// Every number is as it should be but for a share of the largest of its row.
+#[track_caller]
+fn assert_rows_close(found: &[f32], expected: &[f64], width: usize, share: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (row, (found, expected)) in found.chunks(width).zip(expected.chunks(width)).enumerate() {
+        let largest = expected.iter().fold(0.0, |largest: f64, number| largest.max(number.abs()));
+        for (at, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+            let close = (f64::from(found) - expected).abs() <= share * largest;
+            assert!(close, "{what}: {found} is not {expected} at {at} of row {row}, whose largest is {largest}");
+        }
+    }
 }

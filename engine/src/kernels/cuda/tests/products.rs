@@ -13,12 +13,12 @@ use crate::{
 };
 
 /// A matrix in a file, and the numbers it stands for.
-struct Source {
-    tensor: Tensor,
-    numbers: Vec<f32>,
+pub(super) struct Source {
+    pub(super) tensor: Tensor,
+    pub(super) numbers: Vec<f32>,
 }
 
-fn dense(outputs: usize, inputs: usize, element: Element, seed: u64) -> Source {
+pub(super) fn dense(outputs: usize, inputs: usize, element: Element, seed: u64) -> Source {
     let dtype = match element {
         Element::F32 => Dtype::F32,
         Element::F16 => Dtype::F16,
@@ -29,8 +29,11 @@ fn dense(outputs: usize, inputs: usize, element: Element, seed: u64) -> Source {
 }
 
 fn blocks(outputs: usize, inputs: usize, dtype: GgmlDType, seed: u64) -> Source {
-    let numbers =
-        candle_core::Tensor::from_vec(noise(outputs * inputs, seed), (outputs, inputs), &Device::Cpu).unwrap();
+    blocks_of(noise(outputs * inputs, seed), [outputs, inputs], dtype)
+}
+
+pub(super) fn blocks_of(numbers: Vec<f32>, [outputs, inputs]: [usize; 2], dtype: GgmlDType) -> Source {
+    let numbers = candle_core::Tensor::from_vec(numbers, (outputs, inputs), &Device::Cpu).unwrap();
     let quantized = QTensor::quantize(&numbers, dtype).unwrap();
     let bytes = quantized.data().unwrap().into_owned();
     let numbers = quantized_blocks(&bytes, dtype, &[outputs, inputs]).unwrap().dequantize(&Device::Cpu).unwrap();
@@ -40,21 +43,21 @@ fn blocks(outputs: usize, inputs: usize, dtype: GgmlDType, seed: u64) -> Source 
 }
 
 /// A stack on the device, and its rows' products in double precision.
-struct Bench {
-    gpu: Arc<Gpu>,
+pub(super) struct Bench {
+    pub(super) gpu: Arc<Gpu>,
     element: Element,
-    stack: Stack,
-    products: Products,
+    pub(super) stack: Stack,
+    pub(super) products: Products,
     weights: Vec<f32>,
-    outputs: usize,
-    inputs: usize,
+    pub(super) outputs: usize,
+    pub(super) inputs: usize,
 }
 
 /// Rows of the largest step.
 const ROWS: usize = 100;
 
 impl Bench {
-    fn new(element: Element, quantize: Option<Quantization>, kind: Kind, sources: &[Source]) -> Self {
+    pub(super) fn new(element: Element, quantize: Option<Quantization>, kind: Kind, sources: &[Source]) -> Self {
         let gpu = gpu();
         let placing = Placing::new(&gpu, element, quantize).unwrap();
         let tensors: Vec<&Tensor> = sources.iter().map(|source| &source.tensor).collect();
@@ -65,11 +68,11 @@ impl Bench {
         Self { gpu, element, stack, products, outputs: weights.len() / inputs, inputs, weights }
     }
 
-    fn rows(&self, count: usize, seed: u64) -> Vec<f32> {
+    pub(super) fn rows(&self, count: usize, seed: u64) -> Vec<f32> {
         noise(count * self.inputs, seed).iter().map(|&number| rounded(number, self.element)).collect()
     }
 
-    fn expected(&self, x: &[f32]) -> Vec<f64> {
+    pub(super) fn expected(&self, x: &[f32]) -> Vec<f64> {
         let dot = |row: &[f32], weights: &[f32]| -> f64 {
             row.iter().zip(weights).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
         };
@@ -77,7 +80,7 @@ impl Bench {
         x.chunks(self.inputs).flat_map(products).collect()
     }
 
-    fn forward(&self, x: &[f32], answers: usize) -> Vec<f32> {
+    pub(super) fn forward(&self, x: &[f32], answers: usize) -> Vec<f32> {
         let rows = x.len() / self.inputs;
         let out = poisoned(&self.gpu, rows * self.outputs, self.element);
         let kinds = RowKinds { answers, prompts: rows - answers };
@@ -85,7 +88,7 @@ impl Bench {
         from_bytes(&out.read().unwrap(), self.element)
     }
 
-    fn gated(&self, x: &[f32], answers: usize) -> Vec<f32> {
+    pub(super) fn gated(&self, x: &[f32], answers: usize) -> Vec<f32> {
         let (rows, width) = (x.len() / self.inputs, self.outputs / 2);
         let out = poisoned(&self.gpu, rows * width, self.element);
         let scratch = poisoned(&self.gpu, rows * self.outputs, self.element);
@@ -95,7 +98,7 @@ impl Bench {
         from_bytes(&out.read().unwrap(), self.element)
     }
 
-    fn logits(&self, x: &[f32]) -> Vec<f32> {
+    pub(super) fn logits(&self, x: &[f32]) -> Vec<f32> {
         let (rows, stride) = (x.len() / self.inputs, SampleKernels::stride(self.outputs) + 4);
         let out: Buffer<f32> = Buffer::of(&self.gpu, &vec![f32::NAN; rows * stride]).unwrap();
         self.products.logits(&self.stack, &upload(&self.gpu, x, self.element), rows, (&out, stride)).unwrap();

@@ -149,7 +149,10 @@ fn eight_bits_are_those_of_the_cpu_whatever_the_numbers() {
             let (scale, bytes) = as_bytes(&sequences.qkv[0][(row.position + 1) * width - head_dim..][..head_dim]);
             let place = sequences.place(row, 1);
             let found = f32::from_bits(values.scales[place]);
-            assert!(found.to_bits() == scale.to_bits() || (found.is_nan() && scale.is_nan()), "{row:?} {found} {scale}");
+            assert!(
+                found.to_bits() == scale.to_bits() || (found.is_nan() && scale.is_nan()),
+                "{row:?} {found} {scale}"
+            );
             assert_eq!(values.bytes[place * head_dim..][..head_dim], bytes, "{element:?} {row:?}");
         }
     }

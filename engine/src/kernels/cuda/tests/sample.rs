@@ -13,16 +13,17 @@ use crate::{
 const VOCABULARY: usize = 1000;
 
 /// One sequence: what it wants, its rows, and the tokens that these take for granted.
-struct Case {
-    sampling: Sampling,
-    logprobs: Option<u8>,
-    prompt: Vec<u32>,
-    rows: Vec<Vec<f32>>,
-    guesses: Vec<u32>,
+#[derive(Clone)]
+pub(super) struct Case {
+    pub(super) sampling: Sampling,
+    pub(super) logprobs: Option<u8>,
+    pub(super) prompt: Vec<u32>,
+    pub(super) rows: Vec<Vec<f32>>,
+    pub(super) guesses: Vec<u32>,
 }
 
 impl Case {
-    fn on_the_cpu(&self) -> Vec<Sampled> {
+    pub(super) fn on_the_cpu(&self) -> Vec<Sampled> {
         let mut sampler = Sampler::new(self.sampling.clone(), self.logprobs, &self.prompt);
         let mut sampled = Vec::new();
         for (index, row) in self.rows.iter().enumerate() {
@@ -38,25 +39,41 @@ impl Case {
 }
 
 /// What the device draws for all of them in one call.
-fn on_the_device(gpu: &Arc<Gpu>, cases: &[Case]) -> Vec<Vec<Sampled>> {
-    let kernels = SampleKernels::new(gpu, VOCABULARY).unwrap();
-    let stride = SampleKernels::stride(VOCABULARY);
+pub(super) fn on_the_device(gpu: &Arc<Gpu>, cases: &[Case]) -> Vec<Vec<Sampled>> {
+    let penalties = Penalties::new(gpu, cases[0].rows[0].len(), cases.len()).unwrap();
+    mark_prompts(gpu, cases, &penalties);
+    draw(gpu, cases, &penalties, 0)
+}
+
+pub(super) fn mark_prompts(gpu: &Arc<Gpu>, cases: &[Case], penalties: &Penalties) {
+    let kernels = SampleKernels::new(gpu, cases[0].rows[0].len()).unwrap();
+    for (index, case) in cases.iter().enumerate() {
+        let prompt: Vec<i32> = case.prompt.iter().map(|&id| id as i32).collect();
+        if case.sampling.repetition_penalty != 1.0 {
+            kernels.mark_prompt(penalties, index, &Buffer::of(gpu, &prompt).unwrap()).unwrap();
+        }
+    }
+}
+
+/// The same for sequences of which so many tokens each were drawn, that `penalties` has counted.
+pub(super) fn draw(gpu: &Arc<Gpu>, cases: &[Case], penalties: &Penalties, before: usize) -> Vec<Vec<Sampled>> {
+    let vocabulary = cases[0].rows[0].len();
+    let kernels = SampleKernels::new(gpu, vocabulary).unwrap();
+    let stride = SampleKernels::stride(vocabulary);
     let rows: usize = cases.iter().map(|case| case.rows.len()).sum();
-    let penalties = Penalties::new(gpu, VOCABULARY, cases.len()).unwrap();
     let (mut ints, mut floats) = (Vec::new(), Vec::new());
     let (mut shares, mut guesses, mut logits) = (Vec::new(), Vec::new(), Vec::new());
     for (index, case) in cases.iter().enumerate() {
         let s = &case.sampling;
-        let prompt: Vec<i32> = case.prompt.iter().map(|&id| id as i32).collect();
-        if s.repetition_penalty != 1.0 {
-            kernels.mark_prompt(&penalties, index, &Buffer::of(gpu, &prompt).unwrap()).unwrap();
-        }
         let logprobs = case.logprobs.map_or(-1, i32::from);
         let first = guesses.len() as i32;
         ints.extend([first, case.rows.len() as i32, s.top_k as i32, logprobs, index as i32, 0, 0, 0]);
         floats.extend([s.temperature, s.top_p, s.min_p, s.repetition_penalty, s.presence_penalty, s.frequency_penalty]);
         floats.extend([0.0, 0.0]);
         let mut rng = ChaCha8Rng::seed_from_u64(s.seed);
+        for _ in 0..before {
+            let _: f64 = rng.random();
+        }
         for (row, numbers) in case.rows.iter().enumerate() {
             let bits = rng.random::<f64>().to_bits();
             shares.extend([bits as u32, (bits >> 32) as u32]);
@@ -70,7 +87,7 @@ fn on_the_device(gpu: &Arc<Gpu>, cases: &[Case]) -> Vec<Vec<Sampled>> {
     let (shares, guesses) = (Buffer::of(gpu, &shares).unwrap(), Buffer::of(gpu, &guesses).unwrap());
     let wishes = Wishes { ints: ints.at(0), floats: floats.at(0), shares: shares.at(0), guesses: guesses.at(0) };
     let (drawn, logits) = (Drawn::new(gpu, rows).unwrap(), Buffer::of(gpu, &logits).unwrap());
-    kernels.sample(&drawn, &logits, wishes, &penalties, cases.len()).unwrap();
+    kernels.sample(&drawn, &logits, wishes, penalties, cases.len()).unwrap();
     let numbers = drawn.numbers.read().unwrap();
     let mut first = 0;
     let read = |case: &Case| {
@@ -108,21 +125,27 @@ fn samplings() -> Vec<Sampling> {
 }
 
 #[track_caller]
-fn check(cases: &[Case]) {
+pub(super) fn check(cases: &[Case]) {
     for (case, found) in cases.iter().zip(on_the_device(&gpu(), cases)) {
-        let (expected, sampling) = (case.on_the_cpu(), &case.sampling);
-        let ids = |sampled: &[Sampled]| sampled.iter().map(|token| token.id).collect::<Vec<_>>();
-        assert_eq!(ids(&found), ids(&expected), "{sampling:?}");
-        for (found, expected) in found.iter().zip(&expected) {
-            let (Some(found), Some(expected)) = (&found.logprob, &expected.logprob) else {
-                assert_eq!(found.logprob, expected.logprob);
-                continue;
-            };
-            assert!((found.logprob - expected.logprob).abs() < 1e-4, "{found:?} {expected:?}");
-            assert_eq!(found.top.len(), expected.top.len());
-            for ((id, logprob), (expected_id, expected)) in found.top.iter().zip(&expected.top) {
-                assert!(id == expected_id && (logprob - expected).abs() < 1e-4, "{found:?}");
-            }
+        assert_same(&found, &case.on_the_cpu(), &format!("{:?}", case.sampling));
+    }
+}
+
+/// The same tokens, and logprobs that differ by rounding.
+#[track_caller]
+pub(super) fn assert_same(found: &[Sampled], expected: &[Sampled], what: &str) {
+    let ids = |sampled: &[Sampled]| sampled.iter().map(|token| token.id).collect::<Vec<_>>();
+    assert_eq!(ids(found), ids(expected), "{what}");
+    for (found, expected) in found.iter().zip(expected) {
+        let (Some(found), Some(expected)) = (&found.logprob, &expected.logprob) else {
+            assert_eq!(found.logprob, expected.logprob);
+            continue;
+        };
+        let close = |a: f32, b: f32| a == b || (a - b).abs() < 1e-4 + 1e-6 * b.abs();
+        assert!(close(found.logprob, expected.logprob), "{what}: {found:?} {expected:?}");
+        assert_eq!(found.top.len(), expected.top.len(), "{what}");
+        for (found, expected) in found.top.iter().zip(&expected.top) {
+            assert!(found.0 == expected.0 && close(found.1, expected.1), "{what}: {found:?} {expected:?}");
         }
     }
 }

@@ -97,14 +97,17 @@ impl Sequences {
     /// All positions of all sequences.
     pub(super) fn rows(&self) -> Vec<Row> {
         let lengths = self.lengths[..self.lengths.len() - 1].iter().enumerate();
-        lengths
-            .flat_map(|(sequence, &length)| (0..length).map(move |position| Row { sequence, position }))
-            .collect()
+        lengths.flat_map(|(sequence, &length)| (0..length).map(move |position| Row { sequence, position })).collect()
     }
 
     /// A row that pads a step.
     pub(super) fn padding(&self) -> Row {
         Row { sequence: self.lengths.len() - 1, position: 0 }
+    }
+
+    /// Has the rows be what `qkv` says now.
+    pub(super) fn take_qkv(&mut self) {
+        self.turned = self.qkv.iter().map(|numbers| to_bytes(numbers, self.setting.kind.0)).collect();
     }
 
     fn slot(&self, row: Row) -> usize {
@@ -201,16 +204,15 @@ impl Sequences {
 
     /// Makes keys and values of a sequence's positions no numbers.
     pub(super) fn spoil(&self, sequence: usize, positions: Range<usize>) {
-        let (kv_heads, head_dim) = (self.setting.heads.kv_heads, self.setting.heads.head_dim);
+        let ((element, kv), Heads { kv_heads, head_dim, .. }) = (self.setting.kind, self.setting.heads);
+        let bytes = head_dim * if kv == KvElement::Q8 { 1 } else { element.bytes() };
+        let rows = positions.map(|position| Row { sequence, position });
+        let places: Vec<usize> = rows.flat_map(|row| (0..kv_heads).map(move |head| self.place(row, head))).collect();
         for (numbers, scales) in self.cache.planes(LAYER) {
-            let bytes = numbers.len() / (numbers_of(&self.cache, kv_heads) * head_dim) * head_dim;
-            for position in positions.clone() {
-                for kv_head in 0..kv_heads {
-                    let place = self.place(Row { sequence, position }, kv_head);
-                    numbers.write(place * bytes, &vec![0xff; bytes]).unwrap();
-                    if scales.len() > place {
-                        scales.write(place, &[f32::NAN]).unwrap();
-                    }
+            for &place in &places {
+                numbers.write(place * bytes, &vec![0xff; bytes]).unwrap();
+                if kv == KvElement::Q8 {
+                    scales.write(place, &[f32::NAN]).unwrap();
                 }
             }
         }
@@ -255,11 +257,6 @@ impl Sequences {
             assert_rows_close(&out, &exact, width, tolerance(element), &format!("{row:?} of {:?}", self.setting));
         }
     }
-}
-
-/// Places of keys in a layer.
-fn numbers_of(cache: &KvCache, kv_heads: usize) -> usize {
-    (cache.spare_block() + 1) * kv_heads * cache.block_size()
 }
 
 /// Blocks in no order, the last sequence's the one behind all others; the tables begin somewhere.
