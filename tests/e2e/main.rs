@@ -6,6 +6,7 @@ mod bottlenecks;
 mod client_spans;
 mod collectors;
 mod context;
+mod device;
 mod endings;
 mod ledger;
 mod privacy;

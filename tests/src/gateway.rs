@@ -56,22 +56,8 @@ impl Launch {
 
     /// Starts it on a free port and waits until it is ready.
     pub async fn start(self) -> anyhow::Result<Gateway> {
-        let mut command = Command::new(binary("gateway")?);
-        command.args(["--port", "0", "--log-format", "json"]);
-        let tiny = match &self.model {
-            Some(model) => {
-                command.args(["--model", model]);
-                None
-            }
-            None => Some(tiny(&mut command)?),
-        };
-        let mut process = command
-            .args(self.flags)
-            .envs(self.variables)
-            .env_remove("RUST_LOG")
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
+        let (mut command, tiny) = self.command()?;
+        let mut process = command.spawn()?;
         let errors = process.stderr.take().context("standard error is piped")?;
         let mut lines = BufReader::new(errors).lines();
         let address = tokio::time::timeout(PATIENCE, listening(&mut lines)).await.context("it never listened")??;
@@ -81,6 +67,29 @@ impl Launch {
         let gateway = Gateway { process, url, client: client()?, log, logging, _model: tiny };
         gateway.wait_until("ready", "/health/ready", |status, _| status == 200).await?;
         Ok(gateway)
+    }
+
+    /// Starts it and waits until it ends by itself; gives the exit code and what it printed on standard error.
+    pub async fn end(self) -> anyhow::Result<(Option<i32>, String)> {
+        let (mut command, _tiny) = self.command()?;
+        let output = tokio::time::timeout(PATIENCE, command.output()).await.context("it never ended")??;
+        Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
+
+    /// The command, and the folder of the tiny model, which must live as long as the process.
+    fn command(self) -> anyhow::Result<(Command, Option<tempfile::TempDir>)> {
+        let mut command = Command::new(binary("gateway")?);
+        command.args(["--port", "0", "--log-format", "json"]);
+        let tiny = match &self.model {
+            Some(model) => {
+                command.args(["--model", model]);
+                None
+            }
+            None => Some(tiny(&mut command)?),
+        };
+        let command_line = command.args(self.flags).envs(self.variables).env_remove("RUST_LOG");
+        command_line.stderr(Stdio::piped()).kill_on_drop(true);
+        Ok((command, tiny))
     }
 }
 

@@ -203,6 +203,8 @@ mod tests {
                 "90",
                 "--gpu-memory-utilization",
                 "0.5",
+                "--max-step-tokens",
+                "512",
                 "--quantize",
                 "fp8",
                 "--device",
@@ -218,7 +220,7 @@ mod tests {
         assert_eq!(config.limits.request_timeout.get().as_secs(), 300);
         assert_eq!(config.limits.requests_per_minute.map(NonZeroU32::get), Some(90));
         assert_eq!(config.limits.burst().map(NonZeroU32::get), Some(15));
-        assert_eq!((config.engine.gpu_memory_utilization, config.engine.max_step_tokens), (0.5, None));
+        assert_eq!((config.engine.gpu_memory_utilization, config.engine.max_step_tokens), (0.5, Some(512)));
         assert_eq!(config.model.quantize, Some(QuantizeName::Fp8));
         assert_eq!(config.model.device, DeviceName::Cpu);
         assert_eq!(config.model.name, "m");
@@ -237,8 +239,11 @@ mod tests {
             ("[engine]\nspeculative_tokens = 65", vec![], "engine.speculative_tokens"),
             ("[engine]\nkv_type = \"q2\"", vec![], "kv_type"),
             ("[engine]\ngpu_memory_utilization = 1.5", vec![], "engine.gpu_memory_utilization"),
+            ("[engine]\ngpu_memory_utilization = 0.01", vec![], "engine.gpu_memory_utilization"),
+            ("[engine]\ngpu_memory_utilization = nan", vec![], "engine.gpu_memory_utilization"),
             ("[engine]\nmax_step_tokens = 0", vec![], "engine.max_step_tokens"),
             ("[engine]\nkv_memory = \"2 parsecs\"", vec![], "parsecs"),
+            ("[model]\nquantize = \"fp9\"", vec![], "`fp8`"),
             ("[limits]\nrequest_timeout = 0", vec![], "limits.request_timeout"),
             ("[limits]\nrequests_per_minute = 0", vec![], "requests_per_minute = 0"),
             ("[limits]\nrequests_per_minute = 0", vec![], "expected a nonzero u32"),
@@ -252,9 +257,16 @@ mod tests {
         }
         let message = load("", &["--max-batch", "0"]).unwrap_err().to_string();
         assert!(message.contains("engine.max_batch") && message.contains("flags"), "{message}");
-        for flags in
-            [["--policy", "random"], ["--prefix-cache", "maybe"], ["--kv-type", "q2"], ["--speculative", "many"]]
-        {
+        let message = load("", &["--gpu-memory-utilization", "1.2"]).unwrap_err().to_string();
+        assert!(message.contains("engine.gpu_memory_utilization: 1.2 is not between 0.05 and 1"), "{message}");
+        for flags in [
+            ["--policy", "random"],
+            ["--prefix-cache", "maybe"],
+            ["--kv-type", "q2"],
+            ["--speculative", "many"],
+            ["--quantize", "fp9"],
+            ["--gpu-memory-utilization", "most"],
+        ] {
             let message =
                 <ServeFlags as clap::Parser>::try_parse_from(["gateway"].into_iter().chain(flags)).unwrap_err();
             assert!(flags.iter().all(|part| message.to_string().contains(part)), "{message}");

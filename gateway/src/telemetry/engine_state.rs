@@ -128,12 +128,12 @@ impl Instruments<'_> {
             let recent = Arc::clone(recent);
             self.gauge(described, move |engine| recent.utilization(engine.facts.limits?).map(of));
         };
-        let bandwidth = "Bytes that steps had to move, by the time of their forwards, as a share of \
-                         engine.memory_bandwidth.limit; over the last second or so of computing, so it stays where \
-                         it was while the engine is idle; above 1 where weights are read from a cache";
+        let bandwidth = "Bytes that steps had to move, by the time of their forwards or what a GPU says it computed \
+                         for, as a share of engine.memory_bandwidth.limit; over the last second or so of computing, \
+                         so it stays where it was while the engine is idle; above 1 where weights are read from a cache";
         share(("engine.memory_bandwidth.utilization", bandwidth, "1"), |utilization| utilization.memory_bandwidth);
-        let compute = "Operations of the linear layers, by the time of the forwards, as a share of \
-                       engine.compute.limit; over the last second or so of computing";
+        let compute = "Operations of the linear layers, by the same time, as a share of engine.compute.limit; over \
+                       the last second or so of computing";
         share(("engine.compute.utilization", compute, "1"), |utilization| utilization.compute);
     }
 

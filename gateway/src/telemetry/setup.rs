@@ -132,15 +132,18 @@ pub(super) fn resource(config: &TelemetryConfig, device: Option<&DeviceInfo>) ->
     Resource::builder().with_attributes(found).with_service_name(name).build()
 }
 
-/// A GPU, by the names of OpenTelemetry's conventions for hardware as far as they go.
-fn gpu(device: &DeviceInfo) -> [KeyValue; 7] {
+/// A GPU, by the names of OpenTelemetry's conventions for hardware as far as they go. Theirs for the driver's version
+/// means the driver's own, which CUDA does not tell.
+fn gpu(device: &DeviceInfo) -> [KeyValue; 9] {
     let version = |(major, minor): (u32, u32)| format!("{major}.{minor}");
     [
         KeyValue::new("hw.type", "gpu"),
         KeyValue::new("hw.vendor", "NVIDIA"),
         KeyValue::new("hw.model", device.name.clone()),
-        KeyValue::new("hw.driver_version", version(device.driver)),
+        KeyValue::new("gpu.driver.cuda_version", version(device.driver)),
         KeyValue::new("gpu.compute_capability", version(device.capability)),
+        KeyValue::new("gpu.multiprocessors", i64::from(device.multiprocessors)),
+        KeyValue::new("gpu.memory.bytes", device.memory_bytes.cast_signed()),
         KeyValue::new("gpu.clock.max_mhz", i64::from(device.clock_mhz)),
         KeyValue::new("gpu.memory.clock.max_mhz", i64::from(device.memory_clock_mhz)),
     ]

@@ -54,6 +54,14 @@ fn the_configuration_can_be_checked_and_shown() {
     let shown = String::from_utf8(output.unwrap().stdout).unwrap();
     assert!(shown.contains("max_batch = 3") && shown.contains("port = 8000"), "{shown}");
     assert!(shown.contains("2 redacted") && !shown.contains("hush"), "{shown}");
+    // What the engine decides by its device is not there until it is set.
+    assert!(shown.contains("gpu_memory_utilization = 0.9\n") && !shown.contains("max_step_tokens"), "{shown}");
+    let variables = [("GATEWAY_GPU_MEMORY_UTILIZATION", "0.7"), ("GATEWAY_MAX_STEP_TOKENS", "512")];
+    let output = gateway().args(["config", "show"]).envs(variables).env("GATEWAY_QUANTIZE", "fp8").output();
+    let shown = String::from_utf8(output.unwrap().stdout).unwrap();
+    for line in ["gpu_memory_utilization = 0.7", "max_step_tokens = 512", "quantize = \"fp8\""] {
+        assert!(shown.lines().any(|shown| shown == line), "no `{line}` in\n{shown}");
+    }
 
     std::fs::write(file, "[engine]\nmax_batch = 0\n").unwrap();
     let output = run(&["--config", file, "config", "check"]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::{DeviceMemory, EngineStats, Stamps, Usage};
+use engine::{DeviceInfo, DeviceMemory, EngineStats, Stamps, Usage};
 use http::HeaderMap;
 
 use super::{
@@ -116,6 +116,45 @@ fn a_scrape_shows_requests_steps_and_the_engine() {
     }
     drop((open, tag));
     assert!(telemetry.render_prometheus().contains(r#"gateway_requests_active{state="running"} 0"#));
+}
+
+#[test]
+fn a_scrape_shows_a_gpu_only_where_there_is_one() {
+    let told = |device: Option<&DeviceInfo>, memory: Option<DeviceMemory>| {
+        let telemetry = Telemetry::init_on(&TelemetryConfig::default(), device).unwrap();
+        let memory = move || memory;
+        telemetry.watch(WatchedEngine { facts: FACTS, stats: Box::new(stats), memory: Box::new(memory) });
+        telemetry.render_prometheus()
+    };
+    let text = told(None, None);
+    assert!(text.contains("engine_kv_usage_ratio 0.25"), "{text}");
+    assert!(!text.contains("gpu_memory_") && !text.contains("hw_type"), "{text}");
+
+    let device = DeviceInfo {
+        name: "NVIDIA H100 80GB HBM3".to_owned(),
+        capability: (9, 0),
+        multiprocessors: 132,
+        memory_bytes: 85_000_000_000,
+        clock_mhz: 1980,
+        memory_clock_mhz: 2619,
+        driver: (13, 0),
+    };
+    let text = told(Some(&device), Some(DeviceMemory { used: 1, total: 4 }));
+    assert!(text.contains("hw_gpu_memory_utilization_ratio 0.25"), "{text}");
+    let target = text.lines().find(|line| line.starts_with("target_info{")).unwrap();
+    for label in [
+        r#"hw_type="gpu""#,
+        r#"hw_vendor="NVIDIA""#,
+        r#"hw_model="NVIDIA H100 80GB HBM3""#,
+        r#"gpu_driver_cuda_version="13.0""#,
+        r#"gpu_compute_capability="9.0""#,
+        r#"gpu_multiprocessors="132""#,
+        r#"gpu_memory_bytes="85000000000""#,
+        r#"gpu_clock_max_mhz="1980""#,
+        r#"gpu_memory_clock_max_mhz="2619""#,
+    ] {
+        assert!(target.contains(label), "no {label} in {target}");
+    }
 }
 
 #[test]

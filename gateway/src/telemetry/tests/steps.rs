@@ -154,6 +154,29 @@ fn a_step_and_its_requests_link_each_other() {
 }
 
 #[test]
+fn a_step_on_a_gpu_says_how_long_that_computed_and_is_measured_by_it() {
+    let (telemetry, exporter) = watched(1e6);
+    let mut observer = telemetry.step_observer();
+    let step = StepReport { device: Some(Duration::from_millis(5)), ..report(1, &[]) };
+    observer.begun(&step.start);
+    observer.computed(&step);
+    telemetry.shutdown(Duration::from_secs(10));
+    let spans = exporter.taken();
+    let told = |name: &str| {
+        let of = |span: &SpanData| span.attributes.iter().find(|pair| pair.key.as_str() == name).cloned();
+        named(&spans, "engine.step").into_iter().find_map(of).map(|pair| pair.value.to_string())
+    };
+    for (name, expected) in [
+        ("engine.step.device_ms", "5"),
+        ("engine.step.forward_ms", "10"),
+        ("engine.memory_bandwidth.utilization", "1.8"),
+        ("engine.compute.utilization", "0.5"),
+    ] {
+        assert_eq!(told(name).as_deref(), Some(expected), "{name}");
+    }
+}
+
+#[test]
 fn a_step_that_begins_while_another_is_under_way_has_its_own_span() {
     let (telemetry, exporter) = watched(1e6);
     let mut observer = telemetry.step_observer();

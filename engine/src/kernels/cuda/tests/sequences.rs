@@ -20,6 +20,9 @@ pub(super) const KINDS: [(Element, KvElement); 6] = [
 const LAYER: usize = 1;
 const LAYERS: usize = 2;
 
+/// Numbers of the splits' sums: not all rows' at once.
+const PARTIAL: usize = 100_000;
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setting {
     pub(super) kind: (Element, KvElement),
@@ -80,8 +83,11 @@ impl Sequences {
         };
         let qkv: Vec<Vec<f32>> = lengths.iter().enumerate().map(numbers).collect();
         let (tables, offsets) = tables(&lengths, block_size, blocks);
+        let mut attention = Attention::new(gpu, heads, setting.kind, &angles).unwrap();
+        // What no split wrote is no number either.
+        attention.partial = Buffer::of(gpu, &vec![f32::NAN; PARTIAL]).unwrap();
         Self {
-            attention: Attention::new(gpu, heads, setting.kind, &angles).unwrap(),
+            attention,
             turned: qkv.iter().map(|numbers| to_bytes(numbers, element)).collect(),
             gpu: Arc::clone(gpu),
             setting,
