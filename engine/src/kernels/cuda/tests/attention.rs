@@ -1,3 +1,5 @@
+//! Attention of answers and of prompts over a paged cache, against a softmax in double precision.
+
 use super::{
     super::{Attention, Heads, KvCache, KvElement, KvShape, Places, RowRange, SPLIT, TILE},
     *,

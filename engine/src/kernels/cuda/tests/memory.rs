@@ -1,3 +1,5 @@
+//! The device's memory, recordings of its work, and what of both may go wrong without harm.
+
 use super::{
     super::{CudaError, Event, Graph, Pinned, launch::Kernel},
     *,

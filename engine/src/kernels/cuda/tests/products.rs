@@ -1,3 +1,5 @@
+//! Products of every format and kind, against sums in double precision, and a row's bits whoever is beside it.
+
 use candle_core::{
     Device, Shape,
     quantized::{GgmlDType, QTensor},

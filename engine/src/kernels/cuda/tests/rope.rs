@@ -1,3 +1,5 @@
+//! The rotary embedding and the write into the cache, number by number.
+
 use super::{
     super::{Heads, KvElement},
     sequences::{KINDS, Plane, Row, Sequences, Setting},

@@ -1,3 +1,5 @@
+//! Embedding, norm and gate, against plain computations.
+
 use super::{
     super::{Norm, RowKernels},
     *,

@@ -1,3 +1,5 @@
+//! Tokens and logprobs, against the CPU's sampler.
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
