@@ -42,18 +42,17 @@ impl CpuExecutor {
     /// The next tokens of every sequence of the batch that is due any, from the logits at hand.
     fn draw(&mut self, batch: &StepBatch) -> Vec<Vec<Sampled>> {
         let vocabulary = self.model.vocabulary();
-        let (mut logits, mut wanted) = (self.logits.as_mut_slice(), batch.logit_rows.as_slice());
+        let mut logits = self.logits.as_mut_slice();
         let draws: Vec<_> = batch
             .sequences
             .iter()
-            .map(|sequence| {
-                let rows = wanted.partition_point(|row| *row < sequence.rows.end);
-                let first = wanted.first().copied().unwrap_or_default();
-                wanted = &wanted[rows..];
+            .zip(batch.wanted())
+            .map(|(sequence, wanted)| {
+                let first = batch.logit_rows[wanted.clone()].first().copied().unwrap_or(sequence.rows.end);
                 Mutex::new(Draw {
                     sampler: &self.samplers[sequence.slot],
-                    tokens: if rows > 0 { &batch.tokens[first..sequence.rows.end] } else { &[] },
-                    logits: logits.split_off_mut(..rows * vocabulary).unwrap_or_default(),
+                    tokens: &batch.tokens[first..sequence.rows.end],
+                    logits: logits.split_off_mut(..wanted.len() * vocabulary).unwrap_or_default(),
                     sampled: Vec::new(),
                 })
             })

@@ -59,8 +59,6 @@ pub struct BatchSequence {
     pub slot: usize,
     /// Its prompt's length: positions from there on are its answer's.
     pub prompt: usize,
-    /// Of its rows, so many at the end are guesses.
-    pub guessed: usize,
 }
 
 impl StepBatch {
@@ -72,6 +70,16 @@ impl StepBatch {
         self.sequences.clear();
         self.block_tables.clear();
         self.logit_rows.clear();
+    }
+
+    /// Which of `logit_rows` are each sequence's, in order: more than one where it guesses how it goes on.
+    pub fn wanted(&self) -> impl Iterator<Item = Range<usize>> {
+        let mut first = 0;
+        self.sequences.iter().map(move |sequence| {
+            let own = first..self.logit_rows.partition_point(|row| *row < sequence.rows.end);
+            first = own.end;
+            own
+        })
     }
 
     /// Adds a sequence's next tokens, which begin at `start` and whose KV lies in `blocks`. Where nothing else is
@@ -102,7 +110,6 @@ impl StepBatch {
             blocks: table..self.block_tables.len(),
             slot: self.sequences.len(),
             prompt: usize::MAX,
-            guessed: 0,
         })
     }
 }

@@ -104,7 +104,7 @@ impl Worker {
         };
         let (tokens, blocks) = (active.step_tokens(&chunk), self.scheduler.blocks(chunk.id));
         let sequence = self.batch.push(&tokens, chunk.start, blocks, self.scheduler.pool().block_size(), logits);
-        (sequence.slot, sequence.prompt, sequence.guessed) = (slot, active.prompt_tokens, chunk.guessed);
+        (sequence.slot, sequence.prompt) = (slot, active.prompt_tokens);
         step.parts.push(Part { chunk, prefill: active.launched(&chunk, step.report.start.started) });
         Ok(())
     }

@@ -45,5 +45,5 @@ pub(crate) use placing::Placing;
 pub(crate) use products::{Products, RowKinds};
 pub(crate) use rows::{Norm, RowKernels};
 pub(crate) use sample::{
-    Drawn, MOST_TOKENS, NO_TOKEN, Penalties, SEQUENCE_FLOATS, SEQUENCE_INTS, SampleKernels, Wishes,
+    Drawn, MOST_TOKENS, MOST_TOP, NO_TOKEN, Penalties, SEQUENCE_FLOATS, SEQUENCE_INTS, SampleKernels, Wishes,
 };

@@ -24,7 +24,7 @@ pub(crate) const SEQUENCE_FLOATS: usize = 8;
 /// The largest vocabulary that the kernel draws from: what its warps take once.
 pub(crate) const MOST_TOKENS: usize = 131_072;
 /// The most tokens whose logprobs are given.
-pub(crate) const MOST_TOP: usize = 20;
+pub(crate) const MOST_TOP: u8 = 20;
 /// What a row gives where no logit is finite.
 pub(crate) const NO_TOKEN: i32 = -1;
 
@@ -52,7 +52,7 @@ impl Drawn {
 
     /// Numbers of all arrays together.
     pub(crate) fn numbers(rows: usize) -> usize {
-        2 * rows * (1 + MOST_TOP)
+        2 * rows * (1 + usize::from(MOST_TOP))
     }
 
     /// Starts the copy of all that was drawn.
@@ -62,8 +62,8 @@ impl Drawn {
 
     /// Where the token, its logprob, the likely tokens and their logprobs of `row` begin.
     pub(crate) fn places(&self, row: usize) -> [usize; 4] {
-        let (rows, top) = (self.rows, row * MOST_TOP);
-        [row, rows + row, 2 * rows + top, 2 * rows + rows * MOST_TOP + top]
+        let (rows, most) = (self.rows, usize::from(MOST_TOP));
+        [row, rows + row, 2 * rows + row * most, (2 + most) * rows + row * most]
     }
 
     /// The token at these places of a copy, with the logprobs of so many of the most likely, if any were wanted.
@@ -154,7 +154,7 @@ impl SampleKernels {
             &penalties.penalized,
             self.vocabulary,
             stride,
-            MOST_TOP,
+            usize::from(MOST_TOP),
         ];
         // SAFETY: sequences name rows of logits and of counts that there are.
         unsafe { self.sample.launch(Shape::new([sequences, 1, 1], THREADS), arguments) }

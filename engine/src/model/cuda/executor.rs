@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    ops::Range,
     sync::Arc,
     time::Instant,
 };
@@ -43,7 +44,7 @@ pub struct CudaExecutor {
     kernels: SampleKernels,
     drawn: Drawn,
     graphs: HashMap<Recording, Graph>,
-    /// One more than may be under way, so that the next can be written.
+    /// Those of no step under way.
     spare: Vec<Exchange>,
     under_way: VecDeque<UnderWay>,
     /// Which row of logits each slot's newest token is drawn from.
@@ -70,15 +71,16 @@ struct Exchange {
 #[derive(Debug)]
 struct UnderWay {
     exchange: Exchange,
-    /// Of each sequence: its slot, and its rows of logits.
+    /// What is due of each sequence.
     sequences: Vec<Due>,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// A sequence's draws.
+#[derive(Debug)]
 struct Due {
     slot: usize,
-    first: usize,
-    rows: usize,
+    /// Its rows of logits.
+    rows: Range<usize>,
 }
 
 impl CudaExecutor {
@@ -120,15 +122,15 @@ impl CudaExecutor {
     /// Writes what each sequence wants of its rows of logits.
     fn wish(&mut self, batch: &StepBatch, exchange: &mut Exchange, due: &[Due], shape: StepShape) {
         let mut wishes = self.arrays.wishes(&mut exchange.to);
-        for (index, &Due { slot, first, rows }) in due.iter().enumerate() {
-            let Some(slot) = self.slots.get(slot).filter(|_| rows > 0) else {
+        for (index, Due { slot, rows }) in due.iter().enumerate() {
+            let Some(slot) = self.slots.get(*slot).filter(|_| !rows.is_empty()) else {
                 wishes.nothing(index);
                 continue;
             };
-            wishes.sequence(index, slot.wishes(first, rows));
-            for (row, share) in (first..).zip(slot.shares(rows)) {
+            wishes.sequence(index, slot.wishes(rows));
+            for (row, share) in rows.clone().zip(slot.shares(rows.len())) {
                 // A guess is the token of the row that follows.
-                let guess = (row + 1 < first + rows).then(|| batch.tokens[batch.logit_rows[row] + 1]);
+                let guess = (row + 1 < rows.end).then(|| batch.tokens[batch.logit_rows[row] + 1]);
                 wishes.row(row, share, guess);
             }
         }
@@ -180,12 +182,12 @@ impl CudaExecutor {
     }
 
     /// The tokens that a sequence drew, as far as its guesses were right.
-    fn read(&mut self, from: &Pinned<i32>, due: Due) -> Vec<Sampled> {
+    fn read(&mut self, from: &Pinned<i32>, due: &Due) -> Vec<Sampled> {
         let Some(slot) = self.slots.get(due.slot) else { return Vec::new() };
-        let places = (due.first..due.first + due.rows).map(|row| self.drawn.places(row));
+        let places = due.rows.clone().map(|row| self.drawn.places(row));
         let drawn = places.take_while(|[token, ..]| from[*token] > NO_TOKEN);
         let sampled: Vec<Sampled> = drawn.map(|places| Drawn::sampled(from, places, slot.logprobs())).collect();
-        slot.drew(due.rows, sampled.len());
+        slot.drew(due.rows.len(), sampled.len());
         sampled
     }
 }
@@ -238,14 +240,8 @@ impl Executor for CudaExecutor {
 
     fn launch(&mut self, batch: &StepBatch) -> Result<(), EngineError> {
         self.gpu.bind()?;
-        let mut first = 0;
-        let due = |sequence: &crate::model::BatchSequence| {
-            let rows = batch.logit_rows.iter().filter(|row| sequence.rows.contains(row)).count();
-            let due = Due { slot: sequence.slot, first, rows };
-            first += rows;
-            due
-        };
-        let sequences: Vec<Due> = batch.sequences.iter().map(due).collect();
+        let slots = batch.sequences.iter().map(|sequence| sequence.slot);
+        let sequences: Vec<Due> = slots.zip(batch.wanted()).map(|(slot, rows)| Due { slot, rows }).collect();
         let mut exchange = match self.spare.pop() {
             Some(exchange) => exchange,
             None => return Err(EngineError::Compute("too many steps are under way".to_owned())),
@@ -257,7 +253,9 @@ impl Executor for CudaExecutor {
             self.spare.push(exchange);
             return Err(settled.err().map_or(error, EngineError::from));
         }
-        self.pending = sequences.iter().filter(|due| due.rows > 0).map(|due| (due.slot, due.first)).collect();
+        self.pending.clear();
+        let drawing = sequences.iter().filter(|due| !due.rows.is_empty());
+        self.pending.extend(drawing.map(|due| (due.slot, due.rows.start)));
         self.under_way.push_back(UnderWay { exchange, sequences });
         Ok(())
     }
@@ -269,7 +267,7 @@ impl Executor for CudaExecutor {
         let waited = self.gpu.bind().and_then(|()| exchange.done.wait());
         let now = Instant::now();
         let landed = waited.and_then(|()| exchange.done.since(&exchange.begun)).map(|device| Landed {
-            drawn: sequences.iter().map(|&due| self.read(&exchange.from, due)).collect(),
+            drawn: sequences.iter().map(|due| self.read(&exchange.from, due)).collect(),
             computed: now,
             sampled: now,
             device: Some(device),

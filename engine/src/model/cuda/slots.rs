@@ -1,13 +1,13 @@
 //! What drawing needs of each sequence: its wishes, its random numbers, and its row of counts on the device.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
     generation::Sampling,
-    kernels::cuda::{Buffer, CudaError, Gpu, Penalties, SEQUENCE_FLOATS, SEQUENCE_INTS, SampleKernels},
+    kernels::cuda::{Buffer, CudaError, Gpu, MOST_TOP, Penalties, SEQUENCE_FLOATS, SEQUENCE_INTS, SampleKernels},
 };
 
 /// One sequence.
@@ -25,38 +25,45 @@ impl Slot {
         self.logprobs
     }
 
-    /// What it wants of `rows` rows of logits from `first` on.
-    pub(super) fn wishes(&self, first: usize, rows: usize) -> ([i32; SEQUENCE_INTS], [f32; SEQUENCE_FLOATS]) {
+    /// What it wants of its rows of logits.
+    pub(super) fn wishes(&self, rows: &Range<usize>) -> ([i32; SEQUENCE_INTS], [f32; SEQUENCE_FLOATS]) {
         let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
         let Sampling { repetition_penalty, presence_penalty, frequency_penalty, .. } = self.sampling;
         let top_k = i32::try_from(top_k).unwrap_or(i32::MAX);
         let logprobs = self.logprobs.map_or(-1, i32::from);
         let counts = self.counts.map_or(-1, |row| row as i32);
         (
-            [first as i32, rows as i32, top_k, logprobs, counts, 0, 0, 0],
+            [rows.start as i32, rows.len() as i32, top_k, logprobs, counts, 0, 0, 0],
             [temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty, 0.0, 0.0],
         )
     }
 
     /// The random numbers of the next `rows` draws. Those of guesses are taken back until it is known how many of
     /// them are drawn.
-    pub(super) fn shares(&mut self, rows: usize) -> Vec<f64> {
-        if self.sampling.temperature == 0.0 {
-            return vec![0.0; rows];
-        }
+    pub(super) fn shares(&mut self, rows: usize) -> impl Iterator<Item = f64> + use<> {
+        let (mut ahead, draws) = (self.rng.clone(), self.draws());
         if rows == 1 {
-            return vec![self.rng.random()];
+            self.skip(1);
         }
-        let mut ahead = self.rng.clone();
-        (0..rows).map(|_| ahead.random()).collect()
+        (0..rows).map(move |_| if draws { ahead.random() } else { 0.0 })
     }
 
     /// Of `rows` draws, so many were made.
     pub(super) fn drew(&mut self, rows: usize, drawn: usize) {
-        if rows > 1 && self.sampling.temperature != 0.0 {
-            for _ in 0..drawn {
-                let _: f64 = self.rng.random();
-            }
+        if rows > 1 {
+            self.skip(drawn);
+        }
+    }
+
+    /// Whether its tokens are left to chance.
+    fn draws(&self) -> bool {
+        self.sampling.temperature != 0.0
+    }
+
+    /// Those random numbers are used.
+    fn skip(&mut self, count: usize) {
+        for _ in 0..if self.draws() { count } else { 0 } {
+            let _: f64 = self.rng.random();
         }
     }
 }
@@ -113,6 +120,8 @@ impl Slots {
             self.slots.resize_with(slot + 1, || None);
         }
         let rng = ChaCha8Rng::seed_from_u64(sampling.seed);
+        // The device has room for no more.
+        let logprobs = logprobs.map(|count| count.min(MOST_TOP));
         self.slots[slot] = Some(Slot { sampling, logprobs, rng, counts });
         Ok(moved)
     }
