@@ -4,9 +4,9 @@ use std::fmt;
 #[cfg(feature = "cuda")]
 use std::sync::Arc;
 
-use crate::error::LoadError;
 #[cfg(feature = "cuda")]
 use crate::kernels::cuda::Gpu;
+use crate::{error::LoadError, loader::Quantization};
 
 /// The device asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -83,9 +83,7 @@ impl DeviceChoice {
             }
         }
     }
-}
 
-impl DeviceChoice {
     /// The GPU that it comes to, as far as its driver tells without being asked to compute.
     pub fn info(self) -> Option<DeviceInfo> {
         match self {
@@ -117,6 +115,16 @@ impl Device {
             Self::Cpu => "cpu",
             #[cfg(feature = "cuda")]
             Self::Cuda(_) => "cuda",
+        }
+    }
+
+    /// Whether it computes with weights of that kind; an error says what else to do.
+    pub fn check(&self, quantize: Option<Quantization>) -> Result<(), LoadError> {
+        match (self, quantize) {
+            (Self::Cpu, Some(Quantization::Fp8)) => {
+                Err(LoadError::Device("fp8 weights need a GPU: quantise to q8_0 on the CPU".to_owned()))
+            }
+            _ => Ok(()),
         }
     }
 

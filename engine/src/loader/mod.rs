@@ -74,9 +74,7 @@ pub fn open_weights(path: &Path) -> Result<(ModelConfig, Weights), LoadError> {
 /// Weights are mapped, not read: this takes the time of the headers and of the tokenizer.
 pub fn load(path: &Path, options: LoadOptions) -> Result<LoadedModel, LoadError> {
     let device = options.device.open()?;
-    if options.quantize == Some(Quantization::Fp8) && matches!(device, Device::Cpu) {
-        return Err(LoadError::Device("fp8 weights need a GPU: quantise to q8_0 on the CPU".to_owned()));
-    }
+    device.check(options.quantize)?;
     let (config, weights, text) = match source(path)? {
         Source::HuggingFace => {
             let (config, weights) = huggingface::open(path)?;

@@ -15,6 +15,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+#[cfg(feature = "cuda")]
+pub(crate) use random::Random;
+
 use crate::loader::{ModelConfig, RopeLayout, WeightName};
 
 /// The shape of a model.

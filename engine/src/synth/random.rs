@@ -11,13 +11,13 @@ const DEVIATION: f32 = 0.02;
 
 /// SplitMix64 (Steele, Lea and Flood 2014): one addition and a mix per 64 bits.
 #[derive(Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Random {
     /// An independent stream for each pair.
-    pub(super) fn new(seed: u64, stream: u64) -> Self {
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut seeds = Self(seed);
         let base = seeds.next();
         Self(base ^ Self(stream).next())
@@ -31,7 +31,8 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn bytes(&mut self, out: &mut [u8]) {
+    /// Fills `out`.
+    pub(crate) fn bytes(&mut self, out: &mut [u8]) {
         let mut chunks = out.chunks_exact_mut(8);
         for chunk in &mut chunks {
             chunk.copy_from_slice(&self.next().to_le_bytes());

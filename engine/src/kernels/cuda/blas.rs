@@ -23,14 +23,12 @@ pub(super) enum Operands {
 }
 
 /// A product `out[row][output] = Σ weights[output][input] · x[row][input]`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Sizes {
     pub(super) outputs: usize,
     pub(super) inputs: usize,
     /// Numbers from one row of products to the next.
     pub(super) stride: usize,
-    /// The rows of a full step.
-    pub(super) rows: usize,
 }
 
 /// The library, ready.
@@ -86,9 +84,15 @@ pub(super) struct Product {
 unsafe impl Send for Product {}
 
 impl Product {
-    /// `None` where the library has no algorithm for it: sizes that are no multiple of anything.
-    pub(super) fn new(blas: &Arc<Blas>, sizes: Sizes, operands: Operands) -> Result<Option<Self>, CudaError> {
-        let Sizes { outputs, inputs, stride, rows } = sizes;
+    /// The product whose algorithm suits `rows` rows, those of a full step; `None` where the library has no algorithm
+    /// for it: sizes that are no multiple of anything.
+    pub(super) fn new(
+        blas: &Arc<Blas>,
+        sizes: Sizes,
+        operands: Operands,
+        rows: usize,
+    ) -> Result<Option<Self>, CudaError> {
+        let Sizes { outputs, inputs, stride } = sizes;
         let (input, output) = (operands.input(), operands.output());
         let description = Description::new()?;
         // Column by column, as the library counts, the weights are `[inputs, outputs]`.
@@ -129,7 +133,7 @@ impl Product {
         if rows == 0 {
             return Ok(());
         }
-        let Sizes { outputs, inputs, stride, .. } = self.sizes;
+        let Sizes { outputs, inputs, stride } = self.sizes;
         let x_layout = Layout::new(self.operands.input(), (inputs, rows), inputs)?;
         let out_layout = Layout::new(self.operands.output(), (outputs, rows), stride)?;
         let (one, zero) = (1_f32, 0_f32);

@@ -10,14 +10,14 @@ use cudarc::driver::sys::{self, CUresult};
 /// A call of the driver, or of a library beside it, that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CudaError {
-    /// The device has no room for this much.
+    /// The device has no room.
     #[error(
-        "the GPU has no room for {bytes} bytes more: quantise the weights, lower max_step_tokens or max_context, or use \
+        "the GPU has no room for {what}: quantise the weights, lower max_step_tokens or max_context, or use \
          --device cpu"
     )]
     OutOfMemory {
         /// What was asked for.
-        bytes: usize,
+        what: String,
     },
     /// Another failure.
     #[error("{call}: {reason}")]
@@ -32,10 +32,18 @@ pub enum CudaError {
     Absent(String),
 }
 
+impl CudaError {
+    /// No room for so many bytes.
+    pub(super) fn no_room(bytes: usize) -> Self {
+        Self::OutOfMemory { what: format!("{bytes} bytes more") }
+    }
+}
+
 /// Whether `call` succeeded.
 pub(super) fn check(call: &'static str, code: CUresult) -> Result<(), CudaError> {
     match code {
         CUresult::CUDA_SUCCESS => Ok(()),
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => Err(CudaError::OutOfMemory { what: format!("what {call} takes") }),
         code => Err(CudaError::Call { call, reason: describe(code) }),
     }
 }

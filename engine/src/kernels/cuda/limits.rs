@@ -12,6 +12,7 @@ use super::{
     launch::{Kernel, Shape, args},
     memory::Buffer,
 };
+use crate::synth::Random;
 
 /// Bytes read, each larger until one takes long enough: in the end, many times what the card's caches hold.
 const READS: [usize; 3] = [1 << 20, 64 << 20, 4 << 30];
@@ -22,6 +23,8 @@ const READERS: usize = 16;
 const WIDTHS: [usize; 3] = [128, 1024, 8192];
 /// What takes as long is more than caches and queues can hide. A card that is emulated is done at once.
 const LONG_ENOUGH: Duration = Duration::from_millis(1);
+/// Bytes of random numbers after which the same ones come again.
+const PATTERN: usize = 1 << 20;
 /// Measured this often; the best counts.
 const ROUNDS: usize = 5;
 
@@ -48,17 +51,36 @@ pub fn measure_bandwidth(gpu: &Arc<Gpu>) -> Result<f64, CudaError> {
     Ok(rate)
 }
 
-/// Operations per second of products of `element`, or of 8-bit floating-point numbers; `None` where the library has
-/// none.
-pub fn measure_compute(gpu: &Arc<Gpu>, element: Element, fp8: bool) -> Result<Option<f64>, CudaError> {
+/// What a card's matrix units can do.
+#[derive(Debug, Clone, Copy)]
+pub struct MatrixLimit {
+    /// Operations per second.
+    pub operations_per_second: f64,
+    /// On which numbers.
+    pub operands: &'static str,
+}
+
+/// What the matrix units do with products of 8-bit floating-point numbers, if these are asked for and the library has
+/// them for this chip, or else of `element`; `None` where it has neither.
+pub fn measure_compute(gpu: &Arc<Gpu>, element: Element, fp8: bool) -> Result<Option<MatrixLimit>, CudaError> {
     let blas = match Blas::new(gpu) {
         Ok(blas) => blas,
         Err(CudaError::Absent(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
+    let kinds = [fp8.then_some(("fp8", None)), Some((element.suffix(), Some(element)))];
+    for (operands, element) in kinds.into_iter().flatten() {
+        if let Some(operations_per_second) = operations_per_second(gpu, &blas, element)? {
+            return Ok(Some(MatrixLimit { operations_per_second, operands }));
+        }
+    }
+    Ok(None)
+}
+
+fn operations_per_second(gpu: &Arc<Gpu>, blas: &Arc<Blas>, element: Option<Element>) -> Result<Option<f64>, CudaError> {
     let mut rate = None;
     for width in WIDTHS {
-        let Some(time) = product(gpu, &blas, width, (!fp8).then_some(element))? else { break };
+        let Some(time) = product(gpu, blas, width, element)? else { break };
         rate = Some(2.0 * (width as f64).powi(3) / time.as_secs_f64());
         if time >= LONG_ENOUGH {
             break;
@@ -78,12 +100,10 @@ fn product(
         Some(element) => (Operands::Same(element), element.bytes()),
         None => (Operands::Fp8, size_of::<f32>()),
     };
-    let sizes = Sizes { outputs: width, inputs: width, stride: width, rows: width };
-    let Some(product) = Product::new(blas, sizes, operands)? else { return Ok(None) };
+    let sizes = Sizes { outputs: width, inputs: width, stride: width };
+    let Some(product) = Product::new(blas, sizes, operands, width)? else { return Ok(None) };
     // Not zeros: a card multiplies these faster.
-    let numbers = noise(width * width, element);
-    debug_assert_eq!(numbers.len(), width * width * element.map_or(1, Element::bytes));
-    let (weights, x) = (Buffer::of(gpu, &numbers)?, Buffer::of(gpu, &numbers)?);
+    let (weights, x) = (noise(gpu, width * width, element)?, noise(gpu, width * width, element)?);
     let out: Buffer<u8> = Buffer::new(gpu, width * width * out_bytes)?;
     // SAFETY: all three are as large as the sizes say.
     best(gpu, || unsafe { product.launch(weights.at(0), x.at(0), width, out.at(0)) }).map(Some)
@@ -105,22 +125,23 @@ fn best(gpu: &Arc<Gpu>, work: impl Fn() -> Result<(), CudaError>) -> Result<Dura
     Ok(best.max(Duration::from_nanos(1)))
 }
 
-/// Numbers around 1 of either sign with all digits in use; `None` are e4m3 bytes.
-fn noise(count: usize, element: Option<Element>) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
+/// Numbers around 1 of either sign with all digits in use, the same ones again after some; `None` are e4m3 bytes.
+fn noise(gpu: &Arc<Gpu>, count: usize, element: Option<Element>) -> Result<Buffer<u8>, CudaError> {
+    // Sign and digits of a number, little end first, and its exponent: no pattern is infinite or no number.
+    let (kept, exponent): (&[u8], &[u8]) = match element {
+        None => (&[0x9f], &[0x20]),
+        Some(Element::Bf16) => (&[0x7f, 0x80], &[0x80, 0x3f]),
+        Some(Element::F16) => (&[0xff, 0x83], &[0x00, 0x3c]),
+        Some(Element::F32) => (&[0xff, 0xff, 0x7f, 0x80], &[0x00, 0x00, 0x80, 0x3f]),
     };
-    match element {
-        // Exponents from 2^-2 to 2^1, so that no bit pattern is infinite or not a number.
-        None => (0..count).map(|_| (next() as u8 & 0x9f) | 0x20).collect(),
-        Some(Element::Bf16) => (0..count).flat_map(|_| ((next() as u16 & 0x807f) | 0x3f80).to_le_bytes()).collect(),
-        Some(Element::F16) => (0..count).flat_map(|_| ((next() as u16 & 0x83ff) | 0x3c00).to_le_bytes()).collect(),
-        Some(Element::F32) => {
-            (0..count).flat_map(|_| ((next() as u32 & 0x807f_ffff) | 0x3f80_0000).to_le_bytes()).collect()
-        }
+    let numbers = Buffer::new(gpu, count * kept.len())?;
+    let mut pattern = vec![0; PATTERN.min(numbers.len())];
+    Random::new(0, 0).bytes(&mut pattern);
+    for number in pattern.chunks_exact_mut(kept.len()) {
+        number.iter_mut().zip(kept.iter().zip(exponent)).for_each(|(byte, (kept, set))| *byte = *byte & kept | set);
     }
+    for first in (0..numbers.len()).step_by(pattern.len()) {
+        numbers.write(first, &pattern[..pattern.len().min(numbers.len() - first)])?;
+    }
+    Ok(numbers)
 }

@@ -18,10 +18,8 @@ use super::{
 /// Numbers of which any bits are one.
 pub(crate) trait Plain: Copy + Send + Sync + 'static {}
 impl Plain for u8 {}
-impl Plain for u16 {}
 impl Plain for u32 {}
 impl Plain for i32 {}
-impl Plain for u64 {}
 impl Plain for f32 {}
 
 /// An array in the device's memory.
@@ -37,11 +35,11 @@ impl<T: Plain> Buffer<T> {
     /// `len` zeros.
     pub(crate) fn new(gpu: &Arc<Gpu>, len: usize) -> Result<Self, CudaError> {
         gpu.bind()?;
-        let bytes = len.checked_mul(size_of::<T>()).ok_or(CudaError::OutOfMemory { bytes: usize::MAX })?.max(16);
+        let bytes = len.checked_mul(size_of::<T>()).ok_or_else(|| CudaError::no_room(usize::MAX))?.max(16);
         let mut address = 0;
         // SAFETY: the address is written.
         match unsafe { sys::cuMemAlloc_v2(&mut address, bytes) } {
-            CUresult::CUDA_ERROR_OUT_OF_MEMORY => return Err(CudaError::OutOfMemory { bytes }),
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => return Err(CudaError::no_room(bytes)),
             code => check("cuMemAlloc", code)?,
         }
         let buffer = Self { gpu: Arc::clone(gpu), address, len, numbers: PhantomData };
@@ -55,6 +53,14 @@ impl<T: Plain> Buffer<T> {
         let buffer = Self::new(gpu, from.len())?;
         buffer.write(0, from)?;
         Ok(buffer)
+    }
+
+    /// Makes it at least so long; what was in a shorter one is lost.
+    pub(crate) fn grow(&mut self, len: usize) -> Result<(), CudaError> {
+        if self.len < len {
+            *self = Self::new(&self.gpu, len)?;
+        }
+        Ok(())
     }
 
     /// Numbers in it.
@@ -180,7 +186,7 @@ impl<T: Plain> Pinned<T> {
         let pointer = unsafe {
             driver!(cuMemHostAlloc(&mut pointer, bytes, 0))?;
             ptr::write_bytes(pointer.cast::<u8>(), 0, bytes);
-            NonNull::new(pointer.cast()).ok_or(CudaError::OutOfMemory { bytes })?
+            NonNull::new(pointer.cast()).ok_or_else(|| CudaError::no_room(bytes))?
         };
         Ok(Self { gpu: Arc::clone(gpu), pointer, len })
     }

@@ -38,7 +38,7 @@ pub(crate) use geometry::Kind;
 pub use gpu::Gpu;
 pub(crate) use graph::{Event, Graph};
 pub use kv_cache::{KvCache, KvElement, KvShape};
-pub use limits::{measure_bandwidth, measure_compute};
+pub use limits::{MatrixLimit, measure_bandwidth, measure_compute};
 pub(crate) use matrix::Stack;
 pub(crate) use memory::{Buffer, Pinned};
 pub(crate) use placing::Placing;

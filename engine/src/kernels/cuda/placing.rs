@@ -33,16 +33,21 @@ pub(crate) struct Placing {
     gpu: Arc<Gpu>,
     element: Element,
     quantize: Option<Quantization>,
-    threads: Threads,
+    /// Those that quantise to GGUF blocks, where that is asked for.
+    threads: Option<Threads>,
     /// Weights as they came, before the device brings them into shape.
-    staging: RefCell<Option<Buffer<u8>>>,
+    staging: RefCell<Buffer<u8>>,
 }
 
 impl Placing {
     /// For rows of `element`; linear layers are quantised if asked to.
     pub(crate) fn new(gpu: &Arc<Gpu>, element: Element, quantize: Option<Quantization>) -> Result<Self, EngineError> {
-        let staging = RefCell::new(None);
-        Ok(Self { gpu: Arc::clone(gpu), element, quantize, threads: Threads::of_this_machine()?, staging })
+        let threads = match quantize {
+            Some(Quantization::Q8_0 | Quantization::Q4K) => Some(Threads::of_this_machine()?),
+            Some(Quantization::Fp8) | None => None,
+        };
+        let staging = RefCell::new(Buffer::new(gpu, 0)?);
+        Ok(Self { gpu: Arc::clone(gpu), element, quantize, threads, staging })
     }
 
     /// Numbers of single precision.
@@ -120,7 +125,7 @@ impl Placing {
 
     /// Copies a matrix to byte `at`, as the rows' numbers.
     fn copy_dense(&self, tensor: &Tensor, to: &Buffer<u8>, at: usize) -> Result<(), EngineError> {
-        if element_of(tensor.dtype) == Some(self.element) {
+        if Element::of(tensor.dtype) == Some(self.element) {
             return Ok(to.write(at, tensor.bytes())?);
         }
         let (rows, width) = sizes(tensor)?;
@@ -137,10 +142,13 @@ impl Placing {
     /// Copies GGUF blocks, made now or when the file was written, and has the device lay them out in tiles.
     fn repack(&self, tensor: &Tensor, matrix: &Matrix, first: usize) -> Result<(), EngineError> {
         let (outputs, inputs) = sizes(tensor)?;
-        let (dtype, blocks) = match (tensor.dtype, matrix.format) {
+        let (dtype, blocks) = match (tensor.dtype, &self.threads) {
             (Dtype::Quantized(dtype), _) => (dtype, Cow::Borrowed(tensor.bytes())),
-            (_, Format::Q4K) => (GgmlDType::Q4K, Cow::Owned(quantize_rows(tensor, GgmlDType::Q4K, &self.threads)?)),
-            _ => (GgmlDType::Q8_0, Cow::Owned(quantize_rows(tensor, GgmlDType::Q8_0, &self.threads)?)),
+            (_, Some(threads)) => {
+                let dtype = if matrix.format == Format::Q4K { GgmlDType::Q4K } else { GgmlDType::Q8_0 };
+                (dtype, Cow::Owned(quantize_rows(tensor, dtype, threads)?))
+            }
+            (_, None) => return Err(EngineError::Compute(format!("{}: nothing quantises it", tensor.name))),
         };
         let to = matrix.weights.at(matrix.format.bytes(first, inputs));
         let kernel = repacking(dtype).ok_or_else(|| EngineError::Compute(format!("no kernel for {dtype:?}")))?;
@@ -166,13 +174,9 @@ impl Placing {
     /// Runs `work` on a copy of `bytes` on the device, whose memory is kept for the next.
     fn staged(&self, bytes: &[u8], work: impl FnOnce(&Buffer<u8>) -> Result<(), CudaError>) -> Result<(), EngineError> {
         let mut staging = self.staging.borrow_mut();
-        if staging.as_ref().is_none_or(|staging| staging.len() < bytes.len()) {
-            *staging = None;
-            *staging = Some(Buffer::new(&self.gpu, bytes.len())?);
-        }
-        let Some(staging) = staging.as_ref() else { return Ok(()) };
+        staging.grow(bytes.len())?;
         staging.write(0, bytes)?;
-        work(staging)?;
+        work(&staging)?;
         Ok(self.gpu.synchronize()?)
     }
 }
@@ -181,15 +185,6 @@ fn sizes(tensor: &Tensor) -> Result<(usize, usize), EngineError> {
     match *tensor.shape.as_slice() {
         [outputs, inputs] => Ok((outputs, inputs)),
         _ => Err(EngineError::Compute(format!("{}: not a matrix", tensor.name))),
-    }
-}
-
-fn element_of(dtype: Dtype) -> Option<Element> {
-    match dtype {
-        Dtype::F32 => Some(Element::F32),
-        Dtype::F16 => Some(Element::F16),
-        Dtype::Bf16 => Some(Element::Bf16),
-        Dtype::Quantized(_) => None,
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) struct RowKinds {
 }
 
 impl Products {
-    /// For steps of up to `rows` rows; `linear` and `gated` are all stacks there are, `output` is that of the logits.
+    /// For steps of up to `rows` rows; `stacks` are all there are, with what becomes of each.
     pub(crate) fn new<'a>(
         gpu: &Arc<Gpu>,
         element: Element,
@@ -77,12 +77,17 @@ impl Products {
         }
         let (mut workspace, mut blocks) = (0, 0);
         for (kind, stack) in stacks {
+            // Rows of prompts that the library does not take, and gates that lie apart, are plain products.
+            let kinds: &[Kind] = match kind {
+                Kind::Linear => &[Kind::Linear],
+                Kind::Gated => &[Kind::Linear, Kind::Gated],
+                Kind::Logits => &[Kind::Logits],
+            };
             if kind != Kind::Logits {
                 products.prompts.prepare(stack)?;
             }
             for matrix in stack.parts.iter().filter(|matrix| matrix.format.is_quick(matrix.inputs)) {
-                let kinds = [Kind::Linear, kind];
-                for (kind, width) in kinds.into_iter().flat_map(|kind| WIDTHS.map(|width| (kind, width))) {
+                for (&kind, width) in kinds.iter().flat_map(|kind| WIDTHS.map(|width| (kind, width))) {
                     let geometry = products.prepare(kind, matrix, width)?;
                     workspace = workspace.max(geometry.workspace);
                     blocks = blocks.max(geometry.blocks);
@@ -117,7 +122,7 @@ impl Products {
         self.forward_from(stack, (x, 0), rows, out)
     }
 
-    /// The same without the first `skipped` rows
+    /// The same without the first `skipped` rows of `x`.
     fn forward_from(
         &self,
         stack: &Stack,

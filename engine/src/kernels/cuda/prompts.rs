@@ -30,20 +30,11 @@ pub(super) struct PromptProducts {
     rows: usize,
     blas: Option<Arc<Blas>>,
     /// Those that the library has; rows are computed as answers' where it has none.
-    pub(super) products: HashMap<Key, Option<Product>>,
+    pub(super) products: HashMap<(Sizes, Operands), Option<Product>>,
     dequantize: HashMap<Format, Kernel>,
     /// A quantised matrix as a dense one.
     dense: Buffer<u8>,
     fp8: Option<Fp8>,
-}
-
-/// What a product is chosen by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    outputs: usize,
-    inputs: usize,
-    stride: usize,
-    operands: Operands,
 }
 
 /// Rows as bytes, and their products before they are scaled.
@@ -76,12 +67,11 @@ impl PromptProducts {
         let Some(blas) = self.blas.clone() else { return Ok(()) };
         let stride = stack.outputs();
         for matrix in &stack.parts {
-            let key = self.key(matrix, stride);
+            let key @ (sizes, operands) = self.key(matrix, stride);
             if !self.products.contains_key(&key) {
-                let sizes = Sizes { outputs: key.outputs, inputs: key.inputs, stride: key.stride, rows: self.rows };
-                self.products.insert(key, Product::new(&blas, sizes, key.operands)?);
+                self.products.insert(key, Product::new(&blas, sizes, operands, self.rows)?);
             }
-            match (key.operands, matrix.format) {
+            match (operands, matrix.format) {
                 (Operands::Fp8, _) => self.prepare_fp8(matrix)?,
                 (_, Format::Dense(_)) => {}
                 (_, format) => self.prepare_dense(format, matrix)?,
@@ -90,13 +80,15 @@ impl PromptProducts {
         Ok(())
     }
 
-    fn key(&self, matrix: &Matrix, stride: usize) -> Key {
+    /// What the product with a matrix is chosen by.
+    fn key(&self, matrix: &Matrix, stride: usize) -> (Sizes, Operands) {
         let Matrix { format, outputs, inputs, .. } = *matrix;
         let fp8 = format == Format::Fp8
             && outputs == stride
             && outputs.is_multiple_of(16)
             && self.gpu.info().capability >= FP8_CAPABILITY;
-        Key { outputs, inputs, stride, operands: if fp8 { Operands::Fp8 } else { Operands::Same(self.element) } }
+        let operands = if fp8 { Operands::Fp8 } else { Operands::Same(self.element) };
+        (Sizes { outputs, inputs, stride }, operands)
     }
 
     fn prepare_dense(&mut self, format: Format, matrix: &Matrix) -> Result<(), CudaError> {
@@ -104,16 +96,11 @@ impl PromptProducts {
             let name = format!("dequantize_{}_{}", format.name(), self.element.suffix());
             self.dequantize.insert(format, Kernel::new(&self.gpu, &name)?);
         }
-        let bytes = matrix.outputs * matrix.inputs * self.element.bytes();
-        if self.dense.len() < bytes {
-            self.dense = Buffer::new(&self.gpu, bytes)?;
-        }
-        Ok(())
+        self.dense.grow(matrix.outputs * matrix.inputs * self.element.bytes())
     }
 
     fn prepare_fp8(&mut self, matrix: &Matrix) -> Result<(), CudaError> {
-        let (rows, product) = (self.rows * matrix.inputs, self.rows * matrix.outputs);
-        let fp8 = match self.fp8.take() {
+        let mut fp8 = match self.fp8.take() {
             Some(fp8) => fp8,
             None => Fp8 {
                 quantize: Kernel::new(&self.gpu, &format!("quantize_fp8_{}", self.element.suffix()))?,
@@ -123,26 +110,24 @@ impl PromptProducts {
                 product: Buffer::new(&self.gpu, 0)?,
             },
         };
-        self.fp8 = Some(Fp8 {
-            rows: if fp8.rows.len() < rows { Buffer::new(&self.gpu, rows)? } else { fp8.rows },
-            product: if fp8.product.len() < product { Buffer::new(&self.gpu, product)? } else { fp8.product },
-            ..fp8
-        });
+        fp8.rows.grow(self.rows * matrix.inputs)?;
+        fp8.product.grow(self.rows * matrix.outputs)?;
+        self.fp8 = Some(fp8);
         Ok(())
     }
 
     /// Starts a product; false where the library has none of that shape, whatever the rows.
     pub(super) fn launch(&self, matrix: &Matrix, operation: Operation) -> Result<bool, CudaError> {
-        let key = self.key(matrix, operation.stride);
+        let key @ (_, operands) = self.key(matrix, operation.stride);
         let Some(product) = self.products.get(&key).and_then(Option::as_ref) else { return Ok(false) };
-        if key.operands != Operands::Fp8 && !self.is_aligned(matrix, operation) {
+        if operands != Operands::Fp8 && !self.is_aligned(matrix, operation) {
             return Ok(false);
         }
         let Operation { x, rows, out, .. } = operation;
         // SAFETY: the product was chosen for these sizes; rows and their products by the callers, the rest was
         // prepared for the largest step.
         unsafe {
-            match (key.operands, &self.fp8) {
+            match (operands, &self.fp8) {
                 (Operands::Fp8, Some(fp8)) => {
                     let inputs = matrix.inputs;
                     let quantize = args![&fp8.rows, &fp8.scales, x, inputs];

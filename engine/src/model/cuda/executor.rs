@@ -18,7 +18,7 @@ use super::{
 use crate::{
     error::EngineError,
     generation::Sampling,
-    kernels::cuda::{Drawn, Event, Gpu, Graph, NO_TOKEN, Pinned, SPLIT, SampleKernels},
+    kernels::cuda::{CudaError, Drawn, Event, Gpu, Graph, NO_TOKEN, Pinned, SPLIT, SampleKernels},
     model::{Executor, Landed, ModelSizes, StepBatch},
     sampling::Sampled,
 };
@@ -145,11 +145,14 @@ impl CudaExecutor {
         }
         let recording =
             Recording { rows: shape.answers, splits: shape.answer_context.div_ceil(SPLIT).next_power_of_two() };
-        self.record(recording)?;
-        Ok(self.graphs[&recording].launch()?)
+        match self.record(recording) {
+            // The kernels can do without.
+            Err(EngineError::Cuda(CudaError::OutOfMemory { .. })) => self.kernels_of(shape, sequences),
+            recorded => Ok(recorded?.launch()?),
+        }
     }
 
-    fn record(&mut self, recording: Recording) -> Result<(), EngineError> {
+    fn record(&mut self, recording: Recording) -> Result<&Graph, EngineError> {
         if !self.graphs.contains_key(&recording) {
             let Recording { rows, splits } = recording;
             let shape =
@@ -157,7 +160,7 @@ impl CudaExecutor {
             let graph = Graph::record(&self.gpu, || self.kernels_of(shape, rows))?;
             self.graphs.insert(recording, graph);
         }
-        Ok(())
+        Ok(&self.graphs[&recording])
     }
 
     /// Records steps of up to `batch` answers in contexts of usual lengths, so that nobody's answer waits for it; those

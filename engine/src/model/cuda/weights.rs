@@ -9,7 +9,7 @@ use crate::{
         cpu::WeightSize,
         cuda::{Buffer, Element, Gpu, KvElement, KvShape, MOST_TOKENS, Placing, Stack},
     },
-    loader::{Dtype, LayerWeight, ModelConfig, Quantization, Tensor, WeightName, Weights},
+    loader::{LayerWeight, ModelConfig, Quantization, Tensor, WeightName, Weights},
     model::{ModelSizes, tensor},
 };
 
@@ -49,11 +49,9 @@ impl Placed {
         check(config)?;
         let embedding = tensor(weights, WeightName::Embedding)?;
         // Weights of fewer bits are computed with in half precision, which holds them with fewer losses than bf16.
-        let element = match embedding.dtype {
-            _ if matches!(quantize, Some(Quantization::Q8_0 | Quantization::Q4K)) => Element::F16,
-            Dtype::F32 => Element::F32,
-            Dtype::Bf16 => Element::Bf16,
-            Dtype::F16 | Dtype::Quantized(_) => Element::F16,
+        let element = match quantize {
+            Some(Quantization::Q8_0 | Quantization::Q4K) => Element::F16,
+            Some(Quantization::Fp8) | None => Element::of(embedding.dtype).unwrap_or(Element::F16),
         };
         let placing = Placing::new(gpu, element, quantize)?;
         let output = if config.tied_embeddings { embedding } else { tensor(weights, WeightName::Output)? };

@@ -9,7 +9,7 @@ use crate::{
     generation::Sampling,
     kernels::{
         cpu::MachineLimits,
-        cuda::{Gpu, measure_bandwidth, measure_compute},
+        cuda::{Gpu, MatrixLimit, measure_bandwidth, measure_compute},
     },
     loader::{LoadedModel, Quantization},
     model::{
@@ -31,13 +31,11 @@ pub(super) fn prepare(loaded: &LoadedModel, config: &EngineConfig, gpu: &Arc<Gpu
     // Before anything takes the memory that this needs.
     let bandwidth = measure_bandwidth(gpu)?;
     let placed = Placed::new(gpu, &loaded.config, &loaded.weights, loaded.quantize, config.kv_type)?;
-    let fp8 = loaded.quantize == Some(Quantization::Fp8);
-    // A chip without fp8 products computes with what the rows are made of.
-    let compute = match measure_compute(gpu, placed.element(), fp8)? {
-        None if fp8 => measure_compute(gpu, placed.element(), false)?,
-        compute => compute,
-    };
-    let limits = compute.map(|compute| MachineLimits { bytes_per_second: bandwidth, operations_per_second: compute });
+    let compute = measure_compute(gpu, placed.element(), loaded.quantize == Some(Quantization::Fp8))?;
+    let limits = compute.map(|MatrixLimit { operations_per_second, .. }| MachineLimits {
+        bytes_per_second: bandwidth,
+        operations_per_second,
+    });
     let weight_bytes = placed.weight_bytes();
     let block_bytes = placed.kv_shape(config.block_size).block_bytes();
     let wanted_context = wanted_context(loaded, config);

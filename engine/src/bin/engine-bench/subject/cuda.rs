@@ -104,13 +104,13 @@ impl Subject for CudaSubject {
 
     fn limits(&self) -> anyhow::Result<Limits> {
         let bandwidth = measure_bandwidth(&self.gpu).context("cannot measure memory bandwidth")?;
-        let fp8 = if self.fp8 { measure_compute(&self.gpu, self.element, true)? } else { None };
         // Where there are no products of 8-bit numbers, prompts are computed with the weights widened.
-        let (compute, operands) = match fp8 {
-            Some(_) => (fp8, "fp8"),
-            None => (measure_compute(&self.gpu, self.element, false)?, self.element.suffix()),
-        };
-        Ok(Limits { bandwidth, compute, operands })
+        let compute = measure_compute(&self.gpu, self.element, self.fp8)?;
+        Ok(Limits {
+            bandwidth,
+            compute: compute.map(|limit| limit.operations_per_second),
+            operands: compute.map_or(self.element.suffix(), |limit| limit.operands),
+        })
     }
 
     fn passes(&mut self, row: Row, count: u32) -> anyhow::Result<Passes> {

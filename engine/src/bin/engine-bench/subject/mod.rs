@@ -8,8 +8,7 @@ mod cpu;
 mod cuda;
 mod steps;
 
-use anyhow::ensure;
-use engine::{Device, Quantization, model::ModelSizes};
+use engine::{Device, model::ModelSizes};
 
 use crate::{args::Args, rows::Row};
 
@@ -48,12 +47,10 @@ pub(crate) struct Passes {
 
 /// Places the model's weights on the device, and fills its cache.
 pub(crate) fn open(args: &Args, rows: &[Row], device: &Device) -> anyhow::Result<Box<dyn Subject>> {
+    device.check(args.quantize())?;
     let step_tokens = args.step_tokens(device);
     match device {
-        Device::Cpu => {
-            ensure!(args.quantize() != Some(Quantization::Fp8), "fp8 weights need a GPU: quantise to q8_0 on the CPU");
-            Ok(Box::new(cpu::CpuSubject::open(args, rows, step_tokens)?))
-        }
+        Device::Cpu => Ok(Box::new(cpu::CpuSubject::open(args, rows, step_tokens)?)),
         #[cfg(feature = "cuda")]
         Device::Cuda(gpu) => Ok(Box::new(cuda::CudaSubject::open(args, rows, step_tokens, gpu)?)),
     }

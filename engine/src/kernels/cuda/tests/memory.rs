@@ -1,7 +1,9 @@
 //! The device's memory, recordings of its work, and what of both may go wrong without harm.
 
+use cudarc::driver::sys::CUresult;
+
 use super::{
-    super::{CudaError, Event, Graph, Pinned, launch::Kernel},
+    super::{CudaError, Event, Graph, Pinned, driver::check, launch::Kernel},
     *,
 };
 
@@ -129,4 +131,18 @@ fn threads_use_the_device_side_by_side() {
             });
         }
     });
+}
+
+/// Whatever call finds no memory: a request may fail of it, or do without, and the device goes on.
+#[test]
+fn no_memory_is_not_the_end_and_other_failures_are() {
+    for (code, is_final) in [
+        (CUresult::CUDA_ERROR_OUT_OF_MEMORY, false),
+        (CUresult::CUDA_ERROR_ILLEGAL_ADDRESS, true),
+        (CUresult::CUDA_ERROR_LAUNCH_FAILED, true),
+    ] {
+        let error = check("cuGraphInstantiateWithFlags", code).unwrap_err();
+        assert!(error.to_string().contains("cuGraphInstantiateWithFlags"), "{error}");
+        assert_eq!(crate::EngineError::from(error).is_final(), is_final, "{code:?}");
+    }
 }
