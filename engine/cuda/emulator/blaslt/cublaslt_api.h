@@ -39,14 +39,6 @@ enum cublasLtMatmulDescAttributes_t {
     CUBLASLT_MATMUL_DESC_B_SCALE_MODE = 32,
 };
 constexpr int CUBLASLT_EPILOGUE_DEFAULT = 1;
-enum cublasLtMatrixLayoutAttribute_t {
-    CUBLASLT_MATRIX_LAYOUT_ORDER = 1,
-    CUBLASLT_MATRIX_LAYOUT_ROWS = 2,
-    CUBLASLT_MATRIX_LAYOUT_COLS = 3,
-    CUBLASLT_MATRIX_LAYOUT_LD = 4,
-    CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT = 5,
-    CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET = 6,
-};
 enum cublasLtMatmulPreferenceAttributes_t { CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1 };
 
 struct cublasLtMatmulAlgo_t {

@@ -68,20 +68,6 @@ BLAS_API cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* out, cudaDataType_t 
 }
 BLAS_API cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) { return destroy(layout); }
 
-BLAS_API cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout, cublasLtMatrixLayoutAttribute_t name,
-                                          const void* value, size_t size) {
-    if (layout == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
-    switch (name) {
-        case CUBLASLT_MATRIX_LAYOUT_ROWS: return take(layout->rows, value, size);
-        case CUBLASLT_MATRIX_LAYOUT_COLS: return take(layout->columns, value, size);
-        case CUBLASLT_MATRIX_LAYOUT_LD: return take(layout->stride, value, size);
-        case CUBLASLT_MATRIX_LAYOUT_ORDER: return require<int>(0, value, size);
-        case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT: return require<int>(1, value, size);
-        case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET: return require<int64_t>(0, value, size);
-    }
-    return CUBLAS_STATUS_NOT_SUPPORTED;
-}
-
 BLAS_API cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* out) {
     if (out == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
     *out = new Preference;

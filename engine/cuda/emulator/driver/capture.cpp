@@ -81,18 +81,6 @@ API cuStreamEndCapture(CUstream handle, CUgraph* graph) {
     });
 }
 
-API cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus* status) {
-    return context_call([&] {
-        Stream* stream = find_stream(handle);
-        if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-        if (status == nullptr) return CUDA_ERROR_INVALID_VALUE;
-        *status = stream->capture == nullptr ? CU_STREAM_CAPTURE_STATUS_NONE
-                  : stream->capture->valid   ? CU_STREAM_CAPTURE_STATUS_ACTIVE
-                                             : CU_STREAM_CAPTURE_STATUS_INVALIDATED;
-        return CUDA_SUCCESS;
-    });
-}
-
 API cuGraphInstantiateWithFlags(CUgraphExec* executable, CUgraph handle, unsigned long long) {
     return context_call([&] {
         Graph* graph = graphs.find(handle);
@@ -111,13 +99,6 @@ API cuGraphLaunch(CUgraphExec handle, CUstream stream) {
             if (error != CUDA_SUCCESS) return error;
         }
         return CUDA_SUCCESS;
-    });
-}
-
-API cuGraphUpload(CUgraphExec handle, CUstream stream) {
-    return context_call([&] {
-        if (executables.find(handle) == nullptr) return CUDA_ERROR_INVALID_VALUE;
-        return find_stream(stream) == nullptr ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
     });
 }
 

@@ -76,22 +76,6 @@ API cuCtxSetCurrent(CUcontext context) {
     });
 }
 
-API cuCtxGetCurrent(CUcontext* context) {
-    return driver_call([&] {
-        if (context == nullptr) return CUDA_ERROR_INVALID_VALUE;
-        *context = current;
-        return CUDA_SUCCESS;
-    });
-}
-
-API cuCtxGetDevice(CUdevice* device) {
-    return context_call([&] {
-        if (device == nullptr) return CUDA_ERROR_INVALID_VALUE;
-        *device = 0;
-        return CUDA_SUCCESS;
-    });
-}
-
 API cuCtxSynchronize() {
     return context_call([] {
         if (any_capture()) return invalidate_captures();

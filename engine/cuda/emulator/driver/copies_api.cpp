@@ -91,9 +91,6 @@ API cuMemcpyHtoD_v2(CUdeviceptr target, const void* source, size_t bytes) {
 API cuMemcpyDtoH_v2(void* target, CUdeviceptr source, size_t bytes) {
     return and_wait([&] { return copy_to_host(target, source, bytes, nullptr); });
 }
-API cuMemcpyDtoD_v2(CUdeviceptr target, CUdeviceptr source, size_t bytes) {
-    return context_call([&] { return copy_within(target, source, bytes, nullptr); });
-}
 API cuMemcpyHtoDAsync_v2(CUdeviceptr target, const void* source, size_t bytes, CUstream stream) {
     return context_call([&] { return copy_to_device(target, source, bytes, stream); });
 }
@@ -104,15 +101,6 @@ API cuMemcpyDtoDAsync_v2(CUdeviceptr target, CUdeviceptr source, size_t bytes, C
     return context_call([&] { return copy_within(target, source, bytes, stream); });
 }
 
-API cuMemsetD8_v2(CUdeviceptr target, unsigned char value, size_t count) {
-    return context_call([&] { return fill(target, value, count, nullptr); });
-}
-API cuMemsetD32_v2(CUdeviceptr target, unsigned value, size_t count) {
-    return context_call([&] { return fill(target, value, count, nullptr); });
-}
 API cuMemsetD8Async(CUdeviceptr target, unsigned char value, size_t count, CUstream stream) {
-    return context_call([&] { return fill(target, value, count, stream); });
-}
-API cuMemsetD32Async(CUdeviceptr target, unsigned value, size_t count, CUstream stream) {
     return context_call([&] { return fill(target, value, count, stream); });
 }

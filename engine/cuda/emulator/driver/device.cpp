@@ -94,11 +94,7 @@ API cuDeviceGetName(char* name, int size, CUdevice device) {
         if (size > 0) strncpy(name, "Emulated GPU", size - 1), name[size - 1] = 0;
     });
 }
-API cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice device) {
-    return device_call(uuid, device, [&] { memcpy(uuid->bytes, "emulated GPU 000", 16); });
-}
 #ifndef EMULATOR_WITH_CUDA_H
-API cuDeviceGetUuid(CUuuid* uuid, CUdevice device) { return cuDeviceGetUuid_v2(uuid, device); }
 #endif
 API cuDeviceTotalMem_v2(size_t* bytes, CUdevice device) {
     return device_call(bytes, device, [&] { *bytes = total_bytes(); });

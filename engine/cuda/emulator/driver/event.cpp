@@ -107,9 +107,6 @@ API cuEventQuery(CUevent handle) {
 }
 
 #ifndef EMULATOR_WITH_CUDA_H
-API cuEventElapsedTime(float* milliseconds, CUevent first, CUevent last) {
-    return context_call([&] { return elapsed(milliseconds, first, last); });
-}
 #endif
 API cuEventElapsedTime_v2(float* milliseconds, CUevent first, CUevent last) {
     return context_call([&] { return elapsed(milliseconds, first, last); });

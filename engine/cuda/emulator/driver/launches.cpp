@@ -75,15 +75,6 @@ CUresult launch(CUfunction function, const Shape& shape, CUstream stream, void**
     });
 }
 
-CUresult occupancy(int* blocks, CUfunction function, int threads, size_t shared_bytes) {
-    if (!is_function(function)) return CUDA_ERROR_INVALID_HANDLE;
-    if (blocks == nullptr || threads <= 0) return CUDA_ERROR_INVALID_VALUE;
-    size_t by_shared = (shared_limit() + RESERVED_SHARED_BYTES) / (shared_bytes + RESERVED_SHARED_BYTES);
-    size_t by_threads = threads > 1024 ? 0 : 2048 / ((threads + 31) / 32 * 32);
-    *blocks = shared_bytes > function->dynamic_limit ? 0 : int(std::min({by_shared, by_threads, size_t(32)}));
-    return CUDA_SUCCESS;
-}
-
 }  // namespace
 
 // The image is code for a GPU: the kernels themselves are in the emulator's kernel files.
@@ -125,19 +116,6 @@ API cuFuncSetAttribute(CUfunction function, CUfunction_attribute name, int value
     });
 }
 
-API cuFuncGetAttribute(int* value, CUfunction_attribute name, CUfunction function) {
-    return context_call([&] {
-        if (!is_function(function)) return CUDA_ERROR_INVALID_HANDLE;
-        if (value == nullptr) return CUDA_ERROR_INVALID_VALUE;
-        *value = name == CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK           ? 1024
-                 : name == CU_FUNC_ATTRIBUTE_NUM_REGS                      ? 32
-                 : name == CU_FUNC_ATTRIBUTE_BINARY_VERSION                ? capability()
-                 : name == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES ? int(function->dynamic_limit)
-                                                                           : 0;
-        return CUDA_SUCCESS;
-    });
-}
-
 API cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                    unsigned block_y, unsigned block_z, unsigned shared_bytes, CUstream stream, void** arguments,
                    void** extra) {
@@ -161,8 +139,4 @@ API cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, void** a
                        config->sharedMemBytes};
         return launch(function, shape, config->hStream, arguments, extra);
     });
-}
-
-API cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, CUfunction function, int threads, size_t shared_bytes) {
-    return context_call([&] { return occupancy(blocks, function, threads, shared_bytes); });
 }

@@ -68,10 +68,6 @@ API cuMemGetInfo_v2(size_t* free, size_t* total) {
 API cuMemHostAlloc(void** start, size_t bytes, unsigned) {
     return context_call([&] { return allocate_pinned(start, bytes); });
 }
-API cuMemAllocHost_v2(void** start, size_t bytes) {
-    return context_call([&] { return allocate_pinned(start, bytes); });
-}
-
 API cuMemFreeHost(void* start) {
     return context_call([&] {
         if (pinned.count(static_cast<char*>(start)) == 0) return CUDA_ERROR_INVALID_VALUE;

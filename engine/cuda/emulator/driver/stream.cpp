@@ -156,10 +156,6 @@ using namespace emulator;
 API cuStreamCreate(CUstream* handle, unsigned flags) {
     return context_call([&] { return create(handle, flags); });
 }
-API cuStreamCreateWithPriority(CUstream* handle, unsigned flags, int) {
-    return context_call([&] { return create(handle, flags); });
-}
-
 API cuStreamDestroy_v2(CUstream handle) {
     return context_call([&] {
         Stream* stream = find_stream(handle);

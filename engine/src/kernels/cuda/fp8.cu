@@ -43,4 +43,3 @@ DEVICE void scale_fp8(X* out, const float* product, const float* row_scales, con
     REGISTER(scale_fp8_##X)
 FP8_KERNELS(bf16, bf16)
 FP8_KERNELS(f16, f16)
-FP8_KERNELS(f32, float)
