@@ -30,7 +30,7 @@ def check_traces(jaeger, records):
 
 
 def tree(jaeger, record):
-    """The spans: client → server → operation → the phases, which follow one another without a gap."""
+    """The spans: client → server → operation → the phases, each a microsecond after the one before."""
     trace_id = record["trace_id"]
     spans = jaeger.trace(trace_id)
     by_kind = collections.defaultdict(list)
@@ -54,9 +54,12 @@ def tree(jaeger, record):
         require(names == PHASES, f"trace {trace_id} of a whole answer has only the phases {names}")
         require_attributes(operation, OPERATION_ATTRIBUTES)
         require("first_token" in operation.events, f"trace {trace_id} does not say when its first token came")
-    ends = [server.start, *(span.end for span in phases)]
-    require([span.start for span in phases] == ends[:-1] and ends[-1] == server.end,
-            f"trace {trace_id}: the phases do not fill the server's span without a gap: {phases}")
+    starts = [server.start, *(span.end + 1000 for span in phases)]
+    require([span.start for span in phases] == starts[:-1] and phases[-1].end == server.end,
+            f"trace {trace_id}: the phases do not fill the server's span: {phases}")
+    for span in (server, *phases):
+        models = [key for key in span.attributes if key.startswith("gen_ai.")]
+        require(not models, f"'{span.name}' of trace {trace_id} has what only the operation should: {models}")
     return spans
 
 

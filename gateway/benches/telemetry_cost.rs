@@ -15,10 +15,10 @@ use std::{
 };
 
 use anyhow::Context;
-use engine::{Sampling, Stamps, Usage};
+use engine::{Stamps, Usage};
 use gateway::{
     config::{OtlpProtocol, TelemetryConfig},
-    ledger::{Facts, Ledger, Outcome},
+    ledger::{Asked, Facts, Ledger, Outcome},
     telemetry::{ClosedRequest, RequestTrace, Telemetry},
 };
 use http::HeaderMap;
@@ -131,8 +131,7 @@ fn facts() -> Facts {
         request_id: "0b8f1f0e-5c0a-4a5e-9d8e-1f0f4c2f9a11".to_owned(),
         model: Some("demo".to_owned()),
         stream: Some(true),
-        max_tokens: Some(64),
-        sampling: Some(Sampling::default()),
+        asked: Asked { stream: true, max_tokens: Some(64), temperature: Some(0.7), seed: Some(7), ..Asked::default() },
         queue_depth: Some(3),
         status: Some(200),
         bytes_sent: 4_000,

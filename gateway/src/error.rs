@@ -15,6 +15,9 @@ use crate::ledger::Outcome;
 /// The most bytes of a message or a parameter name.
 const QUOTE_LIMIT: usize = 300;
 
+/// The most bytes of a field's name that is told to telemetry.
+const PLAIN_LIMIT: usize = 64;
+
 /// Seconds after which a client may try again that was refused for what others do.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
@@ -156,6 +159,10 @@ pub struct ApiError {
     retry_after_seconds: Option<u64>,
 }
 
+/// What was wrong, without anything that should not be seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description(pub Cow<'static, str>);
+
 /// The error object on the wire.
 #[derive(Serialize)]
 struct ErrorBody<'a> {
@@ -201,6 +208,39 @@ impl ApiError {
         self.code
     }
 
+    /// What was wrong, as telemetry may tell it: names and limits, and nothing else that the client sent.
+    pub fn description(&self) -> Description {
+        let param = self.param.as_deref().filter(|name| is_plain(name));
+        let words = || self.code.as_str().replace('_', " ");
+        let about_param = |what: &str| match param {
+            Some(name) => format!("{name}: {what}"),
+            None => what.to_owned(),
+        };
+        Description(match (&self.message, self.code) {
+            // What is written in the program quotes nobody.
+            (Cow::Borrowed(text), _) => Cow::Borrowed(*text),
+            // Made of our own names, numbers and positions.
+            (
+                message,
+                ErrorCode::InvalidJson
+                | ErrorCode::ContextLengthExceeded
+                | ErrorCode::BodyTooLarge
+                | ErrorCode::RateLimited
+                | ErrorCode::Overloaded,
+            ) => message.clone(),
+            (_, ErrorCode::UnknownField | ErrorCode::MissingField) => {
+                Cow::Owned(param.map_or_else(words, |name| format!("{} {name}", words())))
+            }
+            (message, ErrorCode::InvalidValue) if param.is_some_and(|name| is_rule(message, name)) => message.clone(),
+            // What was expected comes last, after what there was instead.
+            (message, ErrorCode::InvalidValue) => Cow::Owned(match message.rsplit_once(", expected ") {
+                Some((_, expected)) => about_param(&format!("expected {expected}")),
+                None => about_param(&words()),
+            }),
+            _ => Cow::Owned(about_param(&words())),
+        })
+    }
+
     /// As the error object in JSON.
     pub fn to_json(&self) -> String {
         let body = ErrorBody {
@@ -216,7 +256,7 @@ impl ApiError {
 }
 
 impl IntoResponse for ApiError {
-    /// The response carries the [`ErrorCode`] as an extension, for whoever keeps the ledger.
+    /// The response carries the [`ErrorCode`] and the [`Description`] as extensions, for whoever keeps the ledger.
     fn into_response(self) -> Response {
         let status = self.code.status();
         let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
@@ -232,6 +272,7 @@ impl IntoResponse for ApiError {
             set(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response.extensions_mut().insert(self.code);
+        response.extensions_mut().insert(self.description());
         response
     }
 }
@@ -266,6 +307,18 @@ impl From<serde_json::Error> for ApiError {
     }
 }
 
+/// Whether a field's name looks like one, and not like something secret: words of letters, and indices.
+fn is_plain(name: &str) -> bool {
+    let is_word = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    let is_index = |part: &str| part.strip_suffix(']').is_some_and(|n| n.bytes().all(|byte| byte.is_ascii_digit()));
+    name.len() <= PLAIN_LIMIT && name.split(['.', '[']).all(|part| is_word(part) || is_index(part))
+}
+
+/// Whether `message` says what a field must be, in words of ours.
+fn is_rule(message: &str, field: &str) -> bool {
+    message.strip_prefix(field).is_some_and(|rest| rest.starts_with(" must "))
+}
+
 /// `text`, cut at a character border where it is longer than we quote.
 fn quoted(mut text: Cow<'static, str>) -> Cow<'static, str> {
     if text.len() > QUOTE_LIMIT {
@@ -285,6 +338,50 @@ mod tests {
         let error = ApiError::field(ErrorCode::UnknownField, "é".repeat(1000), "ü".repeat(1000));
         assert!(error.to_json().len() < 3 * QUOTE_LIMIT);
         assert!(error.message.ends_with('…'));
+    }
+
+    #[test]
+    fn a_description_names_fields_and_limits_and_quotes_nothing() {
+        let field = ApiError::field;
+        let cases = [
+            (
+                field(ErrorCode::UnknownField, "promt", "unknown field `promt`, expected ...".to_owned()),
+                "unknown field promt",
+            ),
+            (
+                field(ErrorCode::UnknownField, "sk-4711", "unknown field `sk-4711`, expected ...".to_owned()),
+                "unknown field",
+            ),
+            (field(ErrorCode::UnknownField, "say it", "unknown field `say it`".to_owned()), "unknown field"),
+            (field(ErrorCode::MissingField, "prompt", "missing field `prompt`".to_owned()), "missing field prompt"),
+            (
+                field(
+                    ErrorCode::InvalidValue,
+                    "seed",
+                    "seed: invalid type: string \"a, expected b\", expected u64".to_owned(),
+                ),
+                "seed: expected u64",
+            ),
+            (
+                field(ErrorCode::InvalidValue, "stop[2]", "stop[2] must have 1 to 256 bytes".to_owned()),
+                "stop[2] must have 1 to 256 bytes",
+            ),
+            (field(ErrorCode::InvalidValue, "bias.4711", "bias.4711: no".to_owned()), "invalid value"),
+            (ApiError::invalid("top_p", "must be at most 1"), "top_p must be at most 1"),
+            (
+                field(ErrorCode::ModelNotFound, "model", "model `secret` is not served".to_owned()),
+                "model: model not found",
+            ),
+            (
+                ApiError::new(ErrorCode::BodyTooLarge, format!("the body is larger than {} bytes", 9)),
+                "the body is larger than 9 bytes",
+            ),
+            (ApiError::new(ErrorCode::Internal, "chat template: <secret>".to_owned()), "internal error"),
+            (ApiError::new(ErrorCode::ShuttingDown, "the gateway is stopping"), "the gateway is stopping"),
+        ];
+        for (error, description) in cases {
+            assert_eq!(error.description().0, description, "{error:?}");
+        }
     }
 
     #[test]

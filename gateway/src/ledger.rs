@@ -3,9 +3,12 @@
 //! A phase is the difference of two neighbouring marks, so no time is lost or counted twice, however the
 //! request ends. A request that ends early closes in the phase it was in; later phases are absent, not 0.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant, SystemTime},
+};
 
-use engine::{Sampling, Stamps};
+use engine::Stamps;
 
 /// A phase, in the order a request goes through them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,20 +89,41 @@ pub struct Facts {
     pub model: Option<String>,
     /// Whether a stream was asked for.
     pub stream: Option<bool>,
-    /// `max_tokens` as used.
-    pub max_tokens: Option<u32>,
-    /// Sampling as used.
-    pub sampling: Option<Sampling>,
+    /// What the client asked for.
+    pub asked: Asked,
     /// Requests waiting when this one was queued.
     pub queue_depth: Option<usize>,
     /// The HTTP status sent, once chosen.
     pub status: Option<u16>,
     /// `error.type`, from the closed set of error codes in `error.rs`.
     pub error_type: Option<&'static str>,
+    /// What was wrong, in words that quote nothing of what the client sent.
+    pub error: Option<Cow<'static, str>>,
     /// Bytes of body handed to the socket.
     pub bytes_sent: u64,
     /// Prompt and answer; recorded only when content capture is on.
     pub content: Option<Content>,
+}
+
+/// What a client asked for itself, of how it is to be answered; `None` is what it left to us.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Asked {
+    /// Events instead of one object.
+    pub stream: bool,
+    /// The most tokens.
+    pub max_tokens: Option<u32>,
+    /// As [`engine::Sampling`] has it, and so all below.
+    pub temperature: Option<f32>,
+    /// Nucleus.
+    pub top_p: Option<f32>,
+    /// The most likely.
+    pub top_k: Option<u32>,
+    /// Once per token that occurred.
+    pub presence_penalty: Option<f32>,
+    /// Per occurrence.
+    pub frequency_penalty: Option<f32>,
+    /// The seed; a random one otherwise.
+    pub seed: Option<u64>,
 }
 
 /// What was asked and answered, for opt-in capture only.

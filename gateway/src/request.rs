@@ -14,7 +14,7 @@ use engine::Stamps;
 use http::HeaderMap;
 
 use crate::{
-    error::ErrorCode,
+    error::{Description, ErrorCode},
     ledger::{Facts, Ledger, Outcome},
     recent::EndedRequest,
     state::App,
@@ -130,10 +130,15 @@ impl OpenRequest {
     }
 
     /// The request is refused or broken off.
-    pub fn failed(&self, code: ErrorCode) {
+    pub fn failed(&self, code: ErrorCode, why: Option<Description>) {
+        let limit = self.shared.app.config().limits.request_timeout;
         let mut state = self.lock();
         state.verdict = Some(code.outcome());
         state.facts.error_type = Some(code.as_str());
+        state.facts.error = match code {
+            ErrorCode::DeadlineExceeded => Some(format!("deadline: request_timeout is {limit}").into()),
+            _ => why.map(|description| description.0),
+        };
     }
 
     /// The ledger as it stands.

@@ -206,7 +206,7 @@ async fn counted_alike(gateway: &Gateway, traces: &[Trace]) -> anyhow::Result<()
             .iter()
             .flat_map(|trace| &trace.spans)
             .filter(|span| span.name == phase)
-            .map(ReceivedSpan::nanos)
+            .filter_map(ReceivedSpan::exact_nanos)
             .collect();
         if spans.is_empty() {
             continue;

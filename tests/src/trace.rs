@@ -34,6 +34,8 @@ pub struct ReceivedSpan {
     pub end: u64,
     /// Whether its status is an error.
     pub failed: bool,
+    /// What its status says.
+    pub description: String,
     /// Attributes as text.
     pub attributes: BTreeMap<String, String>,
     /// Names of events.
@@ -64,6 +66,7 @@ impl ReceivedSpan {
             state: span.trace_state.clone(),
             kind: span.kind().as_str_name(),
             failed: span.status.as_ref().is_some_and(|status| status.code == 2),
+            description: span.status.map(|status| status.message).unwrap_or_default(),
             name: span.name,
             start: span.start_time_unix_nano,
             end: span.end_time_unix_nano,
@@ -86,6 +89,12 @@ impl ReceivedSpan {
     /// Nanoseconds from start to end.
     pub fn nanos(&self) -> u64 {
         self.end - self.start
+    }
+
+    /// The nanoseconds that it says it took, of which its times are whole microseconds.
+    pub fn exact_nanos(&self) -> Option<u64> {
+        let millis: f64 = self.attribute("gateway.duration_ms")?.parse().ok()?;
+        Some((millis * 1e6).round() as u64)
     }
 }
 
@@ -126,20 +135,20 @@ impl Trace {
         phases
     }
 
-    /// Whether the tree is whole: one server span, one operation below it, below that the phases in order and
-    /// without a gap from its start to its end, and nothing else but the client's span above.
+    /// Whether the tree is whole: one server span, one operation below it, below that the phases in order from its
+    /// start to its end, each a microsecond after the one before, and nothing else but the client's span above.
     pub fn is_complete(&self) -> bool {
         let (Some(server), Some(operation)) = (self.server(), self.operation()) else { return false };
         let phases = self.phases();
         let mut until = server.start;
         let consecutive = phases.iter().zip(PHASES).all(|(span, phase)| {
-            let follows = span.name == phase && span.start == until && span.end >= span.start;
-            until = span.end;
-            follows
+            let follows = span.name == phase && span.start == until && span.end > span.start;
+            until = span.end + 1_000;
+            follows && span.start.is_multiple_of(1_000) && span.end.is_multiple_of(1_000)
         });
         consecutive
             && !phases.is_empty()
-            && until == server.end
+            && until == server.end + 1_000
             && (operation.start, operation.end) == (server.start, server.end)
             && self.client().is_none_or(|client| client.id == server.parent)
             && self.spans.len() == 2 + phases.len() + usize::from(self.client().is_some())

@@ -85,8 +85,9 @@ impl Answer {
     }
 
     fn fail(&self, code: ErrorCode, message: &'static str) -> ApiError {
-        self.request.failed(code);
-        ApiError::new(code, message)
+        let error = ApiError::new(code, message);
+        self.request.failed(code, Some(error.description()));
+        error
     }
 }
 

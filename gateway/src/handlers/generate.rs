@@ -33,14 +33,14 @@ pub async fn generate(
         facts.response_id = Some(id.clone());
         facts.model = Some(settings.served_name().to_owned());
         facts.stream = Some(body.stream);
-        facts.max_tokens = Some(body.max_tokens);
-        facts.sampling = Some(sampling.clone());
+        facts.asked = body.asked();
         if app.telemetry().captures_content() {
             facts.content = Some(Content { prompt: body.prompt.clone(), answer: String::new() });
         }
     });
     request.received();
 
+    let max_tokens = body.max_tokens();
     let template = if body.raw { PromptTemplate::Raw } else { PromptTemplate::Chat };
     let prompt = body.prompt;
     let prompt = backend.with_text(prompt.len(), move |text| text.encode_prompt(&prompt, template)).await?;
@@ -48,7 +48,7 @@ pub async fn generate(
 
     let asked = GenerationRequest {
         prompt,
-        max_tokens: body.max_tokens,
+        max_tokens,
         sampling,
         stop,
         ignore_eos: body.ignore_eos,

@@ -48,7 +48,7 @@ pub async fn keep_ledger(
     let status = response.status().as_u16();
     open.note(|facts| facts.status = Some(status));
     if let Some(&code) = response.extensions().get::<ErrorCode>() {
-        open.failed(code);
+        open.failed(code, response.extensions().get().cloned());
     }
     for (name, value) in [(TRACE_ID, open.trace_id()), (TRACE_RESPONSE, open.traceparent())] {
         if let Ok(value) = HeaderValue::try_from(value) {

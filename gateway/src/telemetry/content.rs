@@ -5,7 +5,10 @@ use regex::Regex;
 use serde_json::json;
 
 use super::names;
-use crate::{config::TelemetryConfig, ledger::Content};
+use crate::{
+    config::TelemetryConfig,
+    ledger::{Content, Outcome},
+};
 
 /// The most bytes of a prompt or an answer in a span, unless configured: a captured novel must not fill the
 /// span queue.
@@ -45,14 +48,24 @@ impl Capture {
     }
 }
 
-/// The conventions' two attributes, each a JSON string.
-pub(super) fn attributes(content: &Content) -> [KeyValue; 2] {
-    let message =
-        |role: &str, text: &str| json!([{"role": role, "parts": [{"type": "text", "content": text}]}]).to_string();
+/// The conventions' two attributes, each a JSON string. An answer says why it ended, as the schema of the second wants
+/// it.
+pub(super) fn attributes(content: &Content, finish_reason: &str) -> [KeyValue; 2] {
+    let message = |role: &str, text: &str| json!({"role": role, "parts": [{"type": "text", "content": text}]});
+    let mut answer = message("assistant", &content.answer);
+    answer["finish_reason"] = finish_reason.into();
     [
-        KeyValue::new(names::INPUT_MESSAGES, message("user", &content.prompt)),
-        KeyValue::new(names::OUTPUT_MESSAGES, message("assistant", &content.answer)),
+        KeyValue::new(names::INPUT_MESSAGES, json!([message("user", &content.prompt)]).to_string()),
+        KeyValue::new(names::OUTPUT_MESSAGES, json!([answer]).to_string()),
     ]
+}
+
+/// Why an answer ended, in the schema's words.
+pub(super) fn finish_reason(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Stop | Outcome::Length => outcome.as_str(),
+        _ => "error",
+    }
 }
 
 #[cfg(test)]

@@ -181,9 +181,9 @@ impl SpanWriter<'_> {
         });
     }
 
-    /// Marks what the span stands for as failed.
-    pub(super) fn failed(&mut self) {
-        self.status(ERROR, "");
+    /// Marks what the span stands for as failed, and says why.
+    pub(super) fn failed(&mut self, why: &str) {
+        self.status(ERROR, why);
     }
 
     fn status(&mut self, code: u64, message: &str) {

@@ -6,7 +6,7 @@
 //! - `settings` says what holds, of the configuration and of `variables`; `setup` makes providers and exporters of
 //!   it, on `runtime`'s own thread;
 //! - `propagation` reads which trace a caller wants continued;
-//! - `spans` says what a request's spans are, with `names` and `content`; `encode` makes bytes of them, as
+//! - `spans` says what a request's spans are, with `span_times`, `names` and `content`; `encode` makes bytes of them, as
 //!   `protobuf` has it;
 //! - `export` queues them, sends them and counts what became of each;
 //! - `steps` makes metrics of the engine's steps and spans of some, with `step_links` and `utilization`;
@@ -60,6 +60,7 @@ mod protobuf;
 mod runtime;
 mod settings;
 mod setup;
+mod span_times;
 mod spans;
 mod step_links;
 mod steps;

@@ -8,6 +8,7 @@ pub(super) const HTTP_STATUS: &str = "http.response.status_code";
 pub(super) const URL_PATH: &str = "url.path";
 pub(super) const URL_SCHEME: &str = "url.scheme";
 pub(super) const ERROR_TYPE: &str = "error.type";
+pub(super) const ERROR_MESSAGE: &str = "error.message";
 
 pub(super) const OPERATION: &str = "gen_ai.operation.name";
 pub(super) const PROVIDER: &str = "gen_ai.provider.name";
@@ -38,7 +39,14 @@ pub(super) const TPOT_MS: &str = "gateway.tpot_ms";
 pub(super) const STALL_MS: &str = "gateway.stall_ms";
 pub(super) const PREEMPTED_MS: &str = "gateway.preempted_ms";
 pub(super) const INTERFERENCE_MS: &str = "gateway.interference_ms";
-pub(super) const BYTES_SENT: &str = "http.response.body.size";
+pub(super) const BYTES_SENT: &str = "gateway.bytes_sent";
+pub(super) const DURATION_MS: &str = "gateway.duration_ms";
+pub(super) const SEED: &str = "gateway.seed";
+// What a phase has of the usage: `gen_ai.*` stands on the operation's span alone, since trace viewers take each span
+// that has any for a call of a model, and add up what all of them count.
+pub(super) const PROMPT_TOKENS: &str = "gateway.prompt_tokens";
+pub(super) const PREFIX_TOKENS: &str = "gateway.cached_tokens";
+pub(super) const COMPLETION_TOKENS: &str = "gateway.completion_tokens";
 
 pub(super) const FIRST_TOKEN: &str = "first_token";
 

@@ -6,8 +6,13 @@ use engine::{Sampling, TokenLogprob, Usage};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::timings::Timings;
-use crate::error::{ApiError, ErrorCode};
+use crate::{
+    error::{ApiError, ErrorCode},
+    ledger::Asked,
+};
 
+/// Tokens to generate, unless asked for.
+const MAX_TOKENS: u32 = 256;
 /// The most stop strings, and the most bytes of one.
 const STOP_LIMIT: usize = 16;
 const STOP_BYTES: usize = 256;
@@ -20,23 +25,14 @@ const LOGPROBS_LIMIT: u8 = 20;
 pub struct GenerateBody {
     /// The user's message, or with `raw` the text to continue.
     pub prompt: String,
-    /// The most tokens to generate.
-    #[serde(default = "default_max_tokens")]
-    pub max_tokens: u32,
-    #[serde(default = "default_temperature")]
-    temperature: f32,
-    #[serde(default = "one")]
-    top_p: f32,
-    #[serde(default)]
-    top_k: u32,
-    #[serde(default)]
-    min_p: f32,
-    #[serde(default = "one")]
-    repetition_penalty: f32,
-    #[serde(default)]
-    presence_penalty: f32,
-    #[serde(default)]
-    frequency_penalty: f32,
+    max_tokens: Option<u32>,
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    top_k: Option<u32>,
+    min_p: Option<f32>,
+    repetition_penalty: Option<f32>,
+    presence_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
     #[serde(default)]
     stop: Stop,
     seed: Option<u64>,
@@ -55,25 +51,13 @@ pub struct GenerateBody {
     pub model: Option<String>,
 }
 
-fn default_max_tokens() -> u32 {
-    256
-}
-
-fn default_temperature() -> f32 {
-    Sampling::default().temperature
-}
-
-fn one() -> f32 {
-    1.0
-}
-
 impl GenerateBody {
     /// Checks every range; the error names the field.
     pub fn check(&self) -> Result<(), ApiError> {
         if self.prompt.is_empty() {
             return Err(ApiError::invalid("prompt", "must not be empty"));
         }
-        if self.max_tokens == 0 {
+        if self.max_tokens() == 0 {
             return Err(ApiError::invalid("max_tokens", "must be at least 1"));
         }
         if self.logprobs.is_some_and(|n| n > LOGPROBS_LIMIT) {
@@ -85,15 +69,35 @@ impl GenerateBody {
 
     /// How tokens are to be drawn; without a seed, from a new random one each time.
     pub fn sampling(&self) -> Sampling {
+        let usual = Sampling::default();
         Sampling {
+            temperature: self.temperature.unwrap_or(usual.temperature),
+            top_k: self.top_k.unwrap_or(usual.top_k),
+            top_p: self.top_p.unwrap_or(usual.top_p),
+            min_p: self.min_p.unwrap_or(usual.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(usual.repetition_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(usual.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(usual.frequency_penalty),
+            seed: self.seed.unwrap_or_else(random_seed),
+        }
+    }
+
+    /// The most tokens to generate.
+    pub fn max_tokens(&self) -> u32 {
+        self.max_tokens.unwrap_or(MAX_TOKENS)
+    }
+
+    /// What the client itself asked for; the rest is what is usual.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            stream: self.stream,
+            max_tokens: self.max_tokens,
             temperature: self.temperature,
-            top_k: self.top_k,
             top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
+            top_k: self.top_k,
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
-            seed: self.seed.unwrap_or_else(random_seed),
+            seed: self.seed,
         }
     }
 

@@ -18,6 +18,7 @@ use super::{
 use crate::config::TelemetryConfig;
 
 mod accounting;
+mod critical_path;
 mod encoding;
 mod metrics;
 mod received;

@@ -5,15 +5,15 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use engine::{Sampling, Stamps, Usage};
+use engine::{Stamps, Usage};
 use http::HeaderMap;
 use opentelemetry::trace::{SpanKind, Status};
 use opentelemetry_sdk::trace::SpanData;
 
 use super::{Collector, LIMITS, ScriptedExporter, telemetry};
 use crate::{
-    ledger::{Content, Facts, Ledger, Outcome, Phase},
-    telemetry::ClosedRequest,
+    ledger::{Asked, Content, Facts, Ledger, Outcome, Phase},
+    telemetry::{ClosedRequest, span_times},
 };
 
 const STEP: Duration = Duration::from_millis(7);
@@ -47,8 +47,7 @@ fn facts() -> Facts {
         response_id: Some("gen-1".to_owned()),
         model: Some("demo".to_owned()),
         stream: Some(true),
-        max_tokens: Some(8),
-        sampling: Some(Sampling::default()),
+        asked: Asked { stream: true, max_tokens: Some(8), temperature: Some(0.7), ..Asked::default() },
         queue_depth: Some(2),
         status: Some(200),
         bytes_sent: 99,
@@ -81,18 +80,23 @@ fn the_tree_is_whole_wherever_a_request_ends() {
         let operation = &spans["text_completion demo"];
         assert_eq!(server.span_kind, SpanKind::Server);
         assert_eq!(operation.parent_span_id, server.span_context.span_id());
-        let mut until = ledger.started_wall;
+        let started = span_times::truncated(ledger.started_wall);
+        let mut until = started;
         for phase in Phase::ALL.into_iter().take(phases) {
             let span = &spans[phase.as_str()];
             assert_eq!(span.parent_span_id, operation.span_context.span_id());
             assert_eq!(span.start_time, until, "{phase:?} begins where the one before ends");
-            assert_eq!(span.end_time, until + STEP);
-            until = span.end_time;
+            until += STEP;
+            let gap = if phase == last { Duration::ZERO } else { Duration::from_micros(1) };
+            assert_eq!(span.end_time, until - gap);
+            assert_eq!(text(span, "gateway.duration_ms").as_deref(), Some("7"));
         }
-        for span in [server, operation] {
-            assert_eq!((span.start_time, span.end_time), (ledger.started_wall, until));
-            assert_eq!(text(span, "error.type").as_deref(), Some("client_disconnected"));
-            assert!(matches!(span.status, Status::Error { .. }));
+        assert_eq!((server.start_time, server.end_time), (started, until));
+        assert_eq!((operation.start_time, operation.end_time), (started, until));
+        for span in spans.values() {
+            let is_marked = ["POST /generate", "text_completion demo", last.as_str()].contains(&span.name.as_ref());
+            assert_eq!(span.status, if is_marked { Status::error("the client left") } else { Status::Unset });
+            assert_eq!(text(span, "error.type").as_deref(), is_marked.then_some("client_disconnected"));
         }
     }
 }
@@ -121,16 +125,87 @@ fn a_whole_answer_is_described() {
     assert_eq!(text(server, "error.type"), None);
     assert_eq!(text(&spans["decode"], "gateway.tpot_ms").as_deref(), Some("1"));
     assert_eq!(text(&spans["queue"], "gateway.queue_depth").as_deref(), Some("2"));
+    for (phase, key, value) in [
+        ("tokenize", "gateway.prompt_tokens", "12"),
+        ("prefill", "gateway.prompt_tokens", "12"),
+        ("prefill", "gateway.cached_tokens", "3"),
+        ("decode", "gateway.completion_tokens", "8"),
+        ("deliver", "gateway.bytes_sent", "99"),
+    ] {
+        assert_eq!(text(&spans[phase], key).as_deref(), Some(value), "{phase} {key}");
+    }
+}
+
+#[test]
+fn conventions_for_models_are_for_the_operation_alone_and_those_for_http_for_the_server() {
+    let spans = spans(&HeaderMap::new(), &ledger(Phase::Deliver), &facts(), Outcome::Stop);
+    for (name, span) in spans {
+        let has = |prefix: &str| span.attributes.iter().any(|pair| pair.key.as_str().starts_with(prefix));
+        assert_eq!(has("gen_ai."), name == "text_completion demo", "{name}");
+        assert_eq!(has("http."), name == "POST /generate", "{name}");
+    }
+}
+
+/// What the operation's span says of the question, all but the model.
+fn question(asked: Asked) -> Vec<String> {
+    let spans = spans(&HeaderMap::new(), &ledger(Phase::Deliver), &Facts { asked, ..facts() }, Outcome::Stop);
+    let told = spans["text_completion demo"].attributes.iter().filter(|pair| {
+        let key = pair.key.as_str();
+        key.starts_with("gen_ai.request.") && key != "gen_ai.request.model"
+            || key == "gen_ai.response.time_to_first_chunk"
+            || key == "gateway.seed"
+    });
+    told.map(|pair| format!("{}={}", pair.key, pair.value)).collect()
+}
+
+#[test]
+fn nothing_is_said_to_be_asked_for_that_was_not() {
+    assert_eq!(question(Asked::default()), [""; 0]);
+    let some = Asked {
+        temperature: Some(0.0),
+        top_p: Some(0.95),
+        top_k: Some(40),
+        presence_penalty: Some(-0.1),
+        frequency_penalty: Some(0.0),
+        seed: Some(i64::MAX as u64),
+        ..Asked::default()
+    };
+    assert_eq!(
+        question(some),
+        [
+            "gen_ai.request.temperature=0",
+            "gen_ai.request.top_p=0.95",
+            "gen_ai.request.top_k=40",
+            "gen_ai.request.presence_penalty=-0.1",
+            "gen_ai.request.frequency_penalty=0",
+            "gen_ai.request.seed=9223372036854775807",
+        ]
+    );
+    for seed in [1 << 63, u64::MAX] {
+        let told = question(Asked { seed: Some(seed), ..Asked::default() });
+        assert_eq!(told, [format!("gateway.seed={seed}")], "no attribute of the conventions holds it");
+    }
+    let streamed = question(Asked { stream: true, ..Asked::default() });
+    assert_eq!(streamed, ["gen_ai.request.stream=true", "gen_ai.response.time_to_first_chunk=0.028"]);
 }
 
 #[test]
 fn a_refusal_is_the_clients_fault_and_an_overload_ours() {
-    let refused = Facts { model: None, status: Some(400), error_type: Some("invalid_json"), ..facts() };
+    let refused = Facts {
+        model: None,
+        status: Some(400),
+        error_type: Some("unknown_field"),
+        error: Some("unknown field promt".into()),
+        ..facts()
+    };
     let tree = spans(&HeaderMap::new(), &ledger(Phase::Receive), &refused, Outcome::Invalid);
     assert_eq!(tree.len(), 3);
     assert_eq!(tree["POST /generate"].status, Status::Unset);
-    assert_eq!(text(&tree["text_completion"], "error.type").as_deref(), Some("invalid_json"));
-    assert!(matches!(tree["text_completion"].status, Status::Error { .. }));
+    assert_eq!(text(&tree["POST /generate"], "error.message").as_deref(), Some("unknown field promt"));
+    for name in ["text_completion", "receive"] {
+        assert_eq!(text(&tree[name], "error.type").as_deref(), Some("unknown_field"));
+        assert_eq!(tree[name].status, Status::error("unknown field promt"));
+    }
 
     let overloaded = Facts { status: Some(503), ..facts() };
     let tree = spans(&HeaderMap::new(), &ledger(Phase::Queue), &overloaded, Outcome::Overloaded);
@@ -146,6 +221,7 @@ fn content_is_recorded_when_it_was_captured() {
     let operation = &spans["text_completion demo"];
     let answer: serde_json::Value = serde_json::from_str(&text(operation, "gen_ai.output.messages").unwrap()).unwrap();
     assert_eq!(answer[0]["parts"][0]["content"], "yes \"quoted\"");
+    assert_eq!(answer[0]["finish_reason"], "stop");
     let prompt: serde_json::Value = serde_json::from_str(&text(operation, "gen_ai.input.messages").unwrap()).unwrap();
     assert_eq!(prompt[0]["parts"][0]["content"], "é");
 }

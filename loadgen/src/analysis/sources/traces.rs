@@ -15,6 +15,9 @@ const SERVICES: usize = 10;
 /// Characters kept of a word from a span.
 const WORD: usize = 60;
 
+/// Why a server's span is left out whose times cannot be.
+const ABSURD: &str = "server spans with negative or absurd times";
+
 /// A span as it was read.
 pub(super) struct ParsedSpan<'a> {
     pub(super) service: &'a str,
@@ -35,6 +38,7 @@ pub(super) struct ParsedSpan<'a> {
 pub(super) struct SpanFacts {
     pub(super) service: String,
     scheduled_ms: Option<f64>,
+    duration_ms: Option<f64>,
     stall_ms: Option<f64>,
     preempted_ms: Option<f64>,
     interference_ms: Option<f64>,
@@ -53,6 +57,7 @@ impl Fold for SpanFacts {
         match key.as_str() {
             "service.name" => self.service = word(value.text()).unwrap_or_default(),
             "loadgen.scheduled_ms" => self.scheduled_ms = value.float(),
+            "gateway.duration_ms" => self.duration_ms = value.float(),
             "gateway.stall_ms" => self.stall_ms = value.float(),
             "gateway.preempted_ms" => self.preempted_ms = value.float(),
             "gateway.interference_ms" => self.interference_ms = value.float(),
@@ -110,6 +115,16 @@ struct Span {
     failed: bool,
     facts: SpanFacts,
     marks: Marks,
+}
+
+impl Span {
+    /// What it says that it took, to the nanosecond; else what lies between its ends.
+    fn duration(&self) -> Result<u64, &'static str> {
+        match self.facts.duration_ms {
+            Some(millis) => nanos(millis).ok_or(ABSURD),
+            None => Ok(self.end - self.start),
+        }
+    }
 }
 
 /// All traces so far.
@@ -190,17 +205,17 @@ fn request(spans: &[Span], server: &Span, client: Option<&Span>) -> Request {
     for span in spans.iter().filter(|span| below.contains(&Some(span.parent))) {
         if let Role::Phase(phase) = span.role {
             let time: &mut Option<u64> = &mut phases[phase as usize];
-            *time = Some(time.unwrap_or(0).saturating_add(span.end - span.start));
+            *time = Some(time.unwrap_or(0).saturating_add(span.duration()?));
         }
     }
     if operation.is_none() && phases.iter().all(Option::is_none) {
         return Err("server spans without phases");
     }
     let facts = operation.map_or(&server.facts, |operation| &operation.facts);
-    let part = |millis: Option<f64>| nanos(millis.unwrap_or(0.0)).ok_or("server spans with negative or absurd times");
+    let part = |millis: Option<f64>| nanos(millis.unwrap_or(0.0)).ok_or(ABSURD);
     let side = ServerSide {
         start: Some(server.start),
-        total: server.end - server.start,
+        total: operation.unwrap_or(server).duration()?,
         phases,
         attributed: Attributed {
             stalled: part(facts.stall_ms)?,
@@ -209,7 +224,7 @@ fn request(spans: &[Span], server: &Span, client: Option<&Span>) -> Request {
         },
         failure: failure(server, operation),
     };
-    let side = side.checked().ok_or("server spans with negative or absurd times")?;
+    let side = side.checked().ok_or(ABSURD)?;
     let client_tokens = client.map(|client| client.facts.tokens).unwrap_or_default();
     Ok(Observation {
         client: client.map(client_side).transpose()?,
