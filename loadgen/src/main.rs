@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use loadgen::cli::{Args, Cli, Command};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
+use loadgen::cli::{Args, Cli, Command, HOST_VARIABLE};
 use loadgen::commands::{analyze, run};
 use tracing_subscriber::EnvFilter;
 
@@ -27,7 +28,9 @@ async fn main() -> ExitCode {
 }
 
 async fn load(args: &Args) -> anyhow::Result<()> {
-    let report = run(args).await?;
+    let host = args.host(std::env::var_os(HOST_VARIABLE).as_deref());
+    let host = host.unwrap_or_else(|wrong| Cli::command().error(ErrorKind::ValueValidation, wrong).exit());
+    let report = run(args, host).await?;
     anyhow::ensure!(report.summary.requests.succeeded > 0, "no request succeeded");
     Ok(())
 }

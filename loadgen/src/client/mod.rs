@@ -18,6 +18,8 @@ use anyhow::Context as _;
 use serde::Serialize;
 use url::Url;
 
+use crate::words::without_secrets;
+
 pub use metrics::Metrics;
 pub use probe::{check_ready, round_trip};
 pub use sse::{EVENT_LIMIT, Event, EventTooLarge, Parser};
@@ -74,9 +76,9 @@ impl Target {
         Ok(Self { client, base, timeout, received: Arc::default() })
     }
 
-    /// The base URL, without a slash at its end.
-    pub fn base(&self) -> &str {
-        self.base.as_str().trim_end_matches('/')
+    /// The base URL as it may be shown.
+    pub fn shown(&self) -> String {
+        without_secrets(self.base.as_str())
     }
 
     /// Tokens received so far, also of answers that are not at their end.
@@ -85,6 +87,6 @@ impl Target {
     }
 
     fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base())
+        format!("{}{path}", self.base.as_str().trim_end_matches('/'))
     }
 }

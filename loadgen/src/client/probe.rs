@@ -14,10 +14,10 @@ use super::{PROBE_TIMEOUT, Target};
 pub async fn check_ready(target: &Target) -> anyhow::Result<()> {
     let response = match target.client.get(target.url("/health/ready")).timeout(PROBE_TIMEOUT).send().await {
         Ok(response) => response,
-        Err(error) => bail!("cannot reach {}: {}", target.base(), causes(&error.without_url())),
+        Err(error) => bail!("cannot reach {}: {}", target.shown(), causes(&error.without_url())),
     };
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-        bail!("{} is up but not ready (503 from /health/ready): it is loading, or draining", target.base());
+        bail!("{} is up but not ready (503 from /health/ready): it is loading, or draining", target.shown());
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use url::Url;
 
 use super::json_output::JsonOutput;
 use super::sampler::Sampler;
@@ -29,18 +30,18 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two looks at how late a timer wakes.
 const LAG_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Runs the load test that `args` ask for and writes its reports.
-pub async fn run(args: &Args) -> anyhow::Result<Report> {
-    let plan = args.plan();
+/// Runs the load test that `args` ask for against `host`, and writes its reports.
+pub async fn run(args: &Args, host: Url) -> anyhow::Result<Report> {
+    let plan = args.plan(&host);
     let json = JsonOutput::open(args.json.as_deref())?;
     let corpus = Corpus::embedded().context("the embedded prompts are broken")?;
     let records = args.records.as_deref().map(RecordFile::create).transpose()?;
     let exporter = Exporter::from_environment(|name| std::env::var(name).ok())?;
-    let target = Target::new(args.host.clone(), plan.timeout)?;
+    let target = Target::new(host.clone(), plan.timeout)?;
     check_ready(&target).await?;
     let idle = idle_round_trips(&target).await?;
     // On a connection of its own: reading metrics takes none from the users.
-    let server = ServerSide::watch(Target::new(args.host.clone(), plan.timeout)?).await;
+    let server = ServerSide::watch(Target::new(host, plan.timeout)?).await;
 
     let epoch = Epoch::start();
     let (collector, intake) = Collector::start(&plan, epoch, records, exporter)?;

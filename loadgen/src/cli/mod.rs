@@ -1,13 +1,17 @@
 //! The command line, and the plan that it comes to.
 
-use std::fmt;
+mod plan;
+mod values;
+
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
-use url::Url;
+
+pub use plan::{HOST_VARIABLE, Plan};
+pub use values::TokenRange;
+use values::{duration, grace, positive_rate, run_time, temperature};
 
 /// Measures a streaming LLM server under load: time to first token, time per output token, throughput.
 ///
@@ -77,9 +81,13 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = run_time)]
     pub run_time: Option<Duration>,
 
-    /// The server
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000", value_parser = base_url)]
-    pub host: Url,
+    /// How much longer a request may take that is open when the run time is over; then it is cut, and in no figure
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = grace)]
+    pub grace: Duration,
+
+    /// The server [env: LOADGEN_HOST] [default: http://127.0.0.1:8000]
+    #[arg(long, value_name = "URL")]
+    pub host: Option<String>,
 
     /// Tokens to ask for: a number, or a range such as 16..128 to draw from
     #[arg(long, value_name = "N", default_value = "64")]
@@ -140,165 +148,16 @@ impl Scenario {
     }
 }
 
-/// What a run does, all defaults filled in.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Plan {
-    /// The server.
-    pub host: String,
-    /// The named load it came from.
-    pub scenario: Option<Scenario>,
-    /// Concurrent users.
-    pub users: u32,
-    /// Users started per second.
-    pub spawn_rate: f64,
-    /// How long all users stay active.
-    #[serde(rename = "run_time_s", serialize_with = "as_seconds")]
-    pub run_time: Duration,
-    /// The longest time without text.
-    #[serde(rename = "timeout_s", serialize_with = "as_seconds")]
-    pub timeout: Duration,
-    /// Words of each prompt; none: one prompt as it is.
-    pub prompt_words: Option<u32>,
-    /// `max_tokens` of each request.
-    pub max_tokens: TokenRange,
-    /// None: the server's.
-    pub temperature: Option<f64>,
-    /// Whether lengths are fixed.
-    pub ignore_eos: bool,
-    /// What prompts and lengths are drawn from.
-    pub seed: u64,
-}
-
-impl Args {
-    /// The plan: flags over the scenario over the defaults.
-    pub fn plan(&self) -> Plan {
-        // Without --users a scenario is required.
-        let users = self.users.or(self.scenario.map(Scenario::users)).unwrap_or(1);
-        let spawn_rate = match self.scenario {
-            // The scenario's own rate: it does not follow --users.
-            Some(scenario) => f64::from(scenario.users()) / 5.0,
-            None => (f64::from(users) / 5.0).max(1.0),
-        };
-        Plan {
-            host: self.host.as_str().trim_end_matches('/').to_owned(),
-            scenario: self.scenario,
-            users,
-            spawn_rate: self.spawn_rate.unwrap_or(spawn_rate),
-            run_time: self.run_time.unwrap_or(Duration::from_secs(300)),
-            timeout: self.timeout,
-            prompt_words: self.prompt_words,
-            max_tokens: self.max_tokens,
-            temperature: self.temperature,
-            ignore_eos: self.ignore_eos,
-            seed: self.seed,
-        }
-    }
-}
-
-/// From how many to how many tokens, both included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct TokenRange {
-    /// The fewest.
-    pub from: u32,
-    /// The most.
-    pub to: u32,
-}
-
-impl FromStr for TokenRange {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = |part: &str| part.parse::<u32>().map_err(|error| format!("{part:?}: {error}"));
-        let (from, to) = match text.split_once("..") {
-            Some((from, to)) => (number(from)?, number(to)?),
-            None => (number(text)?, number(text)?),
-        };
-        if from == 0 || from > to {
-            return Err("must be at least 1, and a range must not run backwards".into());
-        }
-        Ok(Self { from, to })
-    }
-}
-
-impl fmt::Display for TokenRange {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self { from, to } if from == to => write!(formatter, "{from}"),
-            Self { from, to } => write!(formatter, "{from}..{to}"),
-        }
-    }
-}
-
-fn as_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64())
-}
-
-/// Hours, minutes and seconds in that order, such as `1h30m`; a bare number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a time such as 30s, 5m or 1h30m");
-    let mut total = 0_u64;
-    let mut rest = text;
-    let mut larger = u64::MAX;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
-        let (unit, length) = match rest[digits..].chars().next() {
-            Some('h') => (3600, 1),
-            Some('m') => (60, 1),
-            Some('s') => (1, 1),
-            None if larger == u64::MAX => (1, 0),
-            _ => return Err(wrong()),
-        };
-        if unit >= larger {
-            return Err(wrong());
-        }
-        larger = unit;
-        total = number.checked_mul(unit).and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
-        rest = &rest[digits + length..];
-    }
-    match total {
-        0 => Err("must be at least one second".into()),
-        total => Ok(Duration::from_secs(total)),
-    }
-}
-
-fn run_time(text: &str) -> Result<Duration, String> {
-    let limit = Duration::from_secs(7 * 24 * 3600);
-    duration(text).and_then(|time| if time <= limit { Ok(time) } else { Err("must be at most a week".into()) })
-}
-
-fn positive_rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(rate) if (0.01..=10_000.0).contains(&rate) => Ok(rate),
-        _ => Err("must be a number of users per second from 0.01 to 10000".into()),
-    }
-}
-
-fn temperature(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
-        _ => Err("must be a number from 0 on".into()),
-    }
-}
-
-fn base_url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("{error}; expected such as http://127.0.0.1:8000"))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err("must begin with http:// or https:// and name a host".into());
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("must not have a query or a fragment".into());
-    }
-    Ok(url)
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     fn plan(flags: &[&str]) -> Plan {
-        Cli::try_parse_from([&["loadgen"], flags].concat()).unwrap().run.plan()
+        let args = Cli::try_parse_from([&["loadgen"], flags].concat()).unwrap().run;
+        args.plan(&args.host(None).unwrap())
     }
 
     #[test]
@@ -320,7 +179,7 @@ mod tests {
 
     #[test]
     fn bad_flags_are_refused() {
-        let bad: [&[&str]; 15] = [
+        let bad: [&[&str]; 13] = [
             &[],
             &["--users", "0"],
             &["--users", "many"],
@@ -330,8 +189,6 @@ mod tests {
             &["--users", "1", "--run-time", "5m1h"],
             &["--users", "1", "--run-time", "soon"],
             &["--users", "1", "--run-time", "99999999999999999999h"],
-            &["--users", "1", "--host", "localhost:8000"],
-            &["--users", "1", "--host", "ftp://host"],
             &["--users", "1", "--max-tokens", "9..3"],
             &["--users", "1", "--max-tokens", "0"],
             &["--users", "1", "--prompt-words", "0"],
@@ -339,6 +196,34 @@ mod tests {
         ];
         for flags in bad {
             assert!(Cli::try_parse_from([&["loadgen"], flags].concat()).is_err(), "{flags:?} should be refused");
+        }
+    }
+
+    #[test]
+    fn the_flag_names_the_server_or_else_the_variable() {
+        let host = |flags: &[&str], variable: Option<&str>| {
+            let args = Cli::try_parse_from([&["loadgen", "--users", "1"], flags].concat()).unwrap().run;
+            args.host(variable.map(OsStr::new)).map(|host| args.plan(&host).host)
+        };
+        let table: [(&[&str], Option<&str>, &str); 6] = [
+            (&[], None, "http://127.0.0.1:8000"),
+            (&[], Some(""), "http://127.0.0.1:8000"),
+            (&[], Some("  "), "http://127.0.0.1:8000"),
+            (&[], Some("http://gateway:8000/"), "http://gateway:8000"),
+            (&["--host", "http://[::1]:9"], Some("http://gateway:8000"), "http://[::1]:9"),
+            (&["--host", "https://me:secret@h/base/"], None, "https://h/base"),
+        ];
+        for (flags, variable, expected) in table {
+            assert_eq!(host(flags, variable).as_deref(), Ok(expected), "{flags:?} {variable:?}");
+        }
+        for wrong in
+            ["localhost:8000", "ftp://me:secret@h", "http://", "http://me:secret@h/?key=secret", "http://h:secret"]
+        {
+            for (flags, variable, name) in [(&["--host", wrong][..], None, "--host"), (&[], Some(wrong), HOST_VARIABLE)]
+            {
+                let refused = host(flags, variable).unwrap_err();
+                assert!(refused.starts_with(name) && !refused.contains("secret"), "{refused}");
+            }
         }
     }
 
