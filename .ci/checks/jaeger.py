@@ -15,6 +15,7 @@ from .requests import get
 
 KINDS = {1: "INTERNAL", 2: "SERVER", 3: "CLIENT"}
 GATEWAY = "llm-inference-api"
+ENGINE = "llm-inference-engine"
 
 
 @dataclasses.dataclass
@@ -73,10 +74,10 @@ class Jaeger:
                          start=int(self.since * 1e6), end=int((time.time() + 1) * 1e6))
         return {trace["traceID"] for trace in found.get("data", [])}
 
-    def percentiles(self, service):
+    def percentiles(self, service, kind="server"):
         """Operation → points of its p95, as the Monitor tab shows them."""
         found = self.ask("/api/metrics/latencies", service=service, quantile=0.95, endTs=int(time.time() * 1000),
-                         lookback=600_000, step=5_000, ratePer=600_000, spanKind="server", groupByOperation="true")
+                         lookback=600_000, step=5_000, ratePer=600_000, spanKind=kind, groupByOperation="true")
         labels = ((dict((label["name"], label["value"]) for label in metric["labels"]), metric["metricPoints"])
                   for metric in found.get("metrics", []))
         return {label["operation"]: points for label, points in labels}

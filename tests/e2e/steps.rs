@@ -31,6 +31,7 @@ async fn steps_and_requests_link_each_other() -> anyhow::Result<()> {
     let server = trace.server().unwrap();
     assert_eq!(steps.len(), 8, "a step per token");
     for step in &steps {
+        assert_eq!(step.service, "llm-inference-engine");
         assert!(step.parent.is_empty() && step.trace_id != server.trace_id, "a trace of its own");
         assert!(step.links_to(server) && step.links.len() == 1);
         assert_eq!(step.attribute("engine.step.batch_size"), Some("1"));

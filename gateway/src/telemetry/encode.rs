@@ -24,11 +24,36 @@ const IS_REMOTE: u32 = 0x200;
 const OK: u64 = 1;
 const ERROR: u64 = 2;
 
+/// Whose spans they are: each is a service of its own where traces are looked at, so that the steps of an engine do not
+/// crowd out the requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Requests, and what the gateway does besides.
+    #[default]
+    Gateway,
+    /// Steps.
+    Engine,
+}
+
+impl Origin {
+    /// All.
+    pub(super) const ALL: [Self; 2] = [Self::Gateway, Self::Engine];
+
+    /// The instrumentation scope of its spans.
+    pub(super) fn scope(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Engine => "engine",
+        }
+    }
+}
+
 /// Spans that are sent, or dropped, together.
 #[derive(Debug, Default)]
 pub(super) struct EncodedSpans {
     message: Message,
     number: usize,
+    origin: Origin,
 }
 
 /// What every span has.
@@ -68,12 +93,14 @@ pub(super) trait AttributeValue {
 impl EncodedSpans {
     /// None yet, with room for the spans of a request.
     pub(super) fn of_request() -> Self {
-        Self { message: Message::with_capacity(3 << 10), number: 0 }
+        Self { message: Message::with_capacity(3 << 10), ..Self::default() }
     }
 
     /// A span that the SDK made, by itself.
     pub(super) fn of_sdk(span: &SpanData) -> Self {
-        let mut spans = Self::default();
+        let scope = span.instrumentation_scope.name();
+        let origin = Origin::ALL.into_iter().find(|origin| origin.scope() == scope).unwrap_or_default();
+        let mut spans = Self { origin, ..Self::default() };
         let head = SpanHead {
             trace: &span.span_context,
             id: span.span_context.span_id(),
@@ -94,6 +121,11 @@ impl EncodedSpans {
             write_head(message, head);
             describe(&mut SpanWriter { message });
         });
+    }
+
+    /// Whose they are.
+    pub(super) fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// How many there are, and their bytes.

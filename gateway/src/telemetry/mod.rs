@@ -32,7 +32,7 @@ use opentelemetry_sdk::trace::SdkTracer;
 use prometheus::TextEncoder;
 
 use self::{
-    encode::Parent,
+    encode::{Origin, Parent},
     engine_state::WatchedEngine,
     settings::Settings,
     spans::ServerSpan,
@@ -84,7 +84,7 @@ pub struct Telemetry {
 }
 
 struct Inner {
-    /// For spans that are no request's.
+    /// Of the engine's steps.
     tracer: SdkTracer,
     metrics: metrics::Metrics,
     engine: Arc<OnceLock<WatchedEngine>>,
@@ -143,7 +143,7 @@ impl Telemetry {
         observed::register(&meter, Arc::clone(&parts.queue));
         engine_state::register(&meter, &engine, &recent_steps);
         let inner = Inner {
-            tracer: parts.tracer_provider.tracer("gateway"),
+            tracer: parts.tracer_provider.tracer(Origin::Engine.scope()),
             metrics: metrics::Metrics::new(&meter),
             engine,
             recent_steps,

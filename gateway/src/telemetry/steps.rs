@@ -1,7 +1,8 @@
 //! The engine's steps as telemetry sees them: metrics of all, spans of a few, linked both ways with their requests.
 //!
-//! - A step's span is the root of a trace of its own: it serves requests of many traces. It links the server spans of
-//!   its requests, and each request's `prefill` and `decode` spans link the steps that began in them.
+//! - A step's span is the root of a trace of its own, and of a service of its own: it serves requests of many traces,
+//!   and is not what one looks for among them. It links the server spans of its requests, and each request's `prefill`
+//!   and `decode` spans link the steps that began in them.
 //! - Steps are sampled in time, so that the cost is the same however short they are; the sampler for new traces
 //!   decides on top. Requests whose traces are not sampled are not linked.
 //! - All of this runs on the engine's thread, for a step without a span and without a newcomer in a few clock reads.

@@ -1,7 +1,7 @@
 //! The spans that wait or are on their way, and what became of all others.
 //!
 //! Spans wait as the bytes that will be sent, appended to chunks: no span is an allocation of its own, and a
-//! batch is a few chunks as they are. The counts are kept under the same lock, so that at any moment
+//! batch is a few chunks as they are, each of one origin. The counts are kept under the same lock, so that at any moment
 //! `created = exported + dropped + failed + held`.
 
 use std::{
@@ -9,16 +9,23 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::{super::encode::EncodedSpans, Limits, answer::Taken};
+use super::{
+    super::encode::{EncodedSpans, Origin},
+    Limits,
+    answer::Taken,
+    message::Spans,
+};
 
 /// Bytes of one export: collectors refuse a gRPC message of more than 4 MiB by default.
 const BATCH_BYTES: usize = 3 << 20;
 
 /// Bytes of one chunk; spans that are sent together may be more.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// Chunks at the end of the queue in which there may be one with room.
+const OPEN_CHUNKS: usize = 8;
 
 /// What became of the spans so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,6 +70,7 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Chunk {
+    origin: Origin,
     spans: usize,
     bytes: Vec<u8>,
 }
@@ -72,7 +80,7 @@ struct Chunk {
 #[derive(Debug)]
 pub(super) struct Batch {
     queue: Arc<SpanQueue>,
-    chunks: Vec<Bytes>,
+    chunks: Vec<Spans>,
     spans: usize,
     bytes: usize,
     exported: u64,
@@ -90,6 +98,7 @@ impl SpanQueue {
 
     /// Queues all of `spans`, or drops all.
     pub(in crate::telemetry) fn push(&self, spans: EncodedSpans) {
+        let origin = spans.origin();
         let (number, bytes) = spans.into_parts();
         let mut state = self.lock();
         let fits = state.has_room(&self.limits, number, bytes.len());
@@ -103,7 +112,7 @@ impl SpanQueue {
             }
             return;
         }
-        state.append(self.limits.batch, number, &bytes);
+        state.append(self.limits.batch, origin, (number, &bytes));
         let is_ready = state.waiting >= self.limits.batch || state.chunks.len() * CHUNK_BYTES >= BATCH_BYTES;
         drop(state);
         if is_ready {
@@ -174,19 +183,20 @@ impl State {
         held == 0 || (held + spans <= limits.queue && self.held_bytes + bytes <= limits.queue_bytes)
     }
 
-    fn append(&mut self, batch: usize, spans: usize, bytes: &[u8]) {
+    fn append(&mut self, batch: usize, origin: Origin, (spans, bytes): (usize, &[u8])) {
         self.waiting += spans;
         self.held_bytes += bytes.len();
-        if let Some(last) = self.chunks.back_mut() {
+        // One chunk of each origin is being filled.
+        if let Some(last) = self.chunks.iter_mut().rev().take(OPEN_CHUNKS).find(|chunk| chunk.origin == origin) {
             if last.spans + spans <= batch && last.bytes.len() + bytes.len() <= CHUNK_BYTES {
                 last.spans += spans;
                 last.bytes.extend_from_slice(bytes);
                 return;
             }
-            // What it may still take is not counted: only the chunk that is being filled has room.
+            // What it may still take is not counted: only the chunks that are being filled have room.
             last.bytes.shrink_to_fit();
         }
-        self.chunks.push_back(Chunk { spans, bytes: bytes.to_vec() });
+        self.chunks.push_back(Chunk { origin, spans, bytes: bytes.to_vec() });
     }
 }
 
@@ -194,15 +204,15 @@ impl Batch {
     fn add(&mut self, chunk: Chunk) {
         self.spans += chunk.spans;
         self.bytes += chunk.bytes.len();
-        self.chunks.push(chunk.bytes.into());
+        self.chunks.push((chunk.origin, chunk.bytes.into()));
     }
 
     pub(super) fn spans(&self) -> usize {
         self.spans
     }
 
-    /// The bytes to send.
-    pub(super) fn chunks(&self) -> &[Bytes] {
+    /// What to send.
+    pub(super) fn chunks(&self) -> &[Spans] {
         &self.chunks
     }
 

@@ -14,7 +14,10 @@ use opentelemetry_sdk::{
 use proptest::{collection::vec, prelude::*};
 
 use super::received;
-use crate::telemetry::{encode::EncodedSpans, export::Envelope};
+use crate::telemetry::{
+    encode::{EncodedSpans, Origin},
+    export::Envelope,
+};
 
 fn value() -> impl Strategy<Value = Value> {
     prop_oneof![
@@ -96,7 +99,7 @@ proptest! {
     fn a_span_of_the_sdk_is_read_back(span in span()) {
         let (number, bytes) = EncodedSpans::of_sdk(&span).into_parts();
         prop_assert_eq!(number, 1);
-        let message = Envelope::new(&Resource::builder().build()).enclose(&[Bytes::from(bytes)]);
+        let message = Envelope::new(&Resource::builder().build()).enclose(&[(Origin::Gateway, Bytes::from(bytes))]);
         let read = futures::executor::block_on(received::spans(message));
         prop_assert_eq!(read, [span]);
     }

@@ -36,7 +36,7 @@ fn decoded(batch: &Batch) -> usize {
     let message = envelope.enclose(batch.chunks());
     let bytes = futures::executor::block_on(http_body_util::BodyExt::collect(message)).unwrap().to_bytes();
     let request = ExportTraceServiceRequest::decode(bytes).unwrap();
-    request.resource_spans[0].scope_spans[0].spans.len()
+    request.resource_spans.iter().flat_map(|resource| &resource.scope_spans).map(|scope| scope.spans.len()).sum()
 }
 
 #[derive(Debug, Clone)]
