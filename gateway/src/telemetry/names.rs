@@ -41,6 +41,7 @@ pub(super) const PREEMPTED_MS: &str = "gateway.preempted_ms";
 pub(super) const INTERFERENCE_MS: &str = "gateway.interference_ms";
 pub(super) const BYTES_SENT: &str = "gateway.bytes_sent";
 pub(super) const DURATION_MS: &str = "gateway.duration_ms";
+pub(super) const TOKENS_PER_SECOND: &str = "gateway.tokens_per_second";
 pub(super) const SEED: &str = "gateway.seed";
 // What a phase has of the usage: `gen_ai.*` stands on the operation's span alone, since trace viewers take each span
 // that has any for a call of a model, and add up what all of them count.

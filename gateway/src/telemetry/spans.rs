@@ -221,10 +221,16 @@ fn describe_phase(span: &mut SpanWriter<'_>, interval: Interval, request: &Close
         Phase::Prefill => {
             span.attribute(names::PROMPT_TOKENS, &i64::from(usage.prompt_tokens));
             span.attribute(names::PREFIX_TOKENS, &i64::from(usage.cached_tokens));
+            // Those that were computed; only if all of them were.
+            let computed = stamps.first_token.map(|_| usage.prompt_tokens.saturating_sub(usage.cached_tokens));
+            span.attribute_if(names::TOKENS_PER_SECOND, computed.and_then(|tokens| per_second(tokens, interval)));
         }
         Phase::Decode => {
             span.attribute(names::COMPLETION_TOKENS, &i64::from(usage.completion_tokens));
             span.attribute(names::STEPS, &i64::from(stamps.steps));
+            // The first was prefill's.
+            let tokens = usage.completion_tokens.saturating_sub(1);
+            span.attribute_if(names::TOKENS_PER_SECOND, per_second(tokens, interval));
             describe_interruptions(span, request);
             span.attribute_if(names::TPOT_MS, request.ledger.time_per_output_token().map(milliseconds));
         }
@@ -232,6 +238,12 @@ fn describe_phase(span: &mut SpanWriter<'_>, interval: Interval, request: &Close
             span.attribute(names::BYTES_SENT, &i64::try_from(facts.bytes_sent).unwrap_or(i64::MAX));
         }
     }
+}
+
+/// Of so many tokens in a phase, to a thousandth; only where there were any.
+fn per_second(tokens: u32, phase: Interval) -> Option<f64> {
+    let seconds = phase.end.saturating_duration_since(phase.start).as_secs_f64();
+    (tokens > 0 && seconds > 0.0).then(|| (f64::from(tokens) / seconds * 1e3).round() / 1e3)
 }
 
 /// Exact to the nanosecond, without the noise of seconds made into milliseconds.

@@ -129,7 +129,9 @@ fn a_whole_answer_is_described() {
         ("tokenize", "gateway.prompt_tokens", "12"),
         ("prefill", "gateway.prompt_tokens", "12"),
         ("prefill", "gateway.cached_tokens", "3"),
+        ("prefill", "gateway.tokens_per_second", "1285.714"),
         ("decode", "gateway.completion_tokens", "8"),
+        ("decode", "gateway.tokens_per_second", "1000"),
         ("deliver", "gateway.bytes_sent", "99"),
     ] {
         assert_eq!(text(&spans[phase], key).as_deref(), Some(value), "{phase} {key}");
