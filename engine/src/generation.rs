@@ -3,7 +3,7 @@
 //! The engine stamps instants and counts; what they mean to a reader (phases, spans, milliseconds) is
 //! decided outside. Ranges are the caller's to check with [`Sampling::validate`]; the engine clamps nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// One prompt to continue.
 #[derive(Debug, Clone)]
@@ -174,27 +174,4 @@ pub struct Usage {
 pub struct Failure {
     /// What went wrong.
     pub message: String,
-}
-
-/// When things happened to one generation, readable at any time, also after it was dropped.
-#[derive(Debug, Clone, Default)]
-pub struct Stamps {
-    /// Handed to the engine.
-    pub queued: Option<Instant>,
-    /// First part of a step.
-    pub scheduled: Option<Instant>,
-    /// First token sampled.
-    pub first_token: Option<Instant>,
-    /// Last token sampled so far.
-    pub last_token: Option<Instant>,
-    /// Counted so far.
-    pub usage: Usage,
-    /// Steps this generation took part in.
-    pub steps: u32,
-    /// Paused because its reader was slow; this and the two below count no moment twice.
-    pub stall: Duration,
-    /// Between losing its blocks and having recomputed what was in them.
-    pub preempted: Duration,
-    /// Step time spent on other requests' prompts (or recomputation) since this one was first scheduled.
-    pub interference: Duration,
 }

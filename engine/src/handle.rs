@@ -20,16 +20,14 @@ use crate::{
     config::EngineConfig,
     device::{Device, DeviceMemory},
     error::{EngineError, SubmitError},
-    generation::{Event, GenerationRequest, Stamps},
+    generation::{Event, GenerationRequest},
     kernels::cpu::MachineLimits,
     kv::{BlockKey, KeyChain},
     loader::{LoadedModel, ModelConfig},
     observer::StepObserver,
+    stamps::Stamps,
     text::Text,
-    worker::{
-        self,
-        attribution::{Attribution, Sums},
-    },
+    worker::{self, attribution::Attribution, queueing::Queueing},
 };
 
 /// A running engine; clones share it. It stops when the last clone is dropped or at [`Engine::shutdown`].
@@ -158,6 +156,7 @@ pub(crate) struct Progress {
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) stamps: Stamps,
+    pub(crate) queueing: Queueing,
     pub(crate) time: Attribution,
 }
 
@@ -169,12 +168,21 @@ impl Progress {
 }
 
 impl Record {
+    /// Nothing more is counted.
+    pub(crate) fn end(&mut self, now: Instant) {
+        self.queueing.planned(None, now);
+        self.time.end(now);
+    }
+
     /// The stamps, with what is under way counted up to now.
     fn stamps(&self) -> Stamps {
-        let mut time = self.time.clone();
-        time.settle(Instant::now());
-        let Sums { stall, preempted, interference } = time.sums();
-        Stamps { stall, preempted, interference, ..self.stamps.clone() }
+        let now = Instant::now();
+        let (mut stamps, mut time, mut queueing) = (self.stamps.clone(), self.time.clone(), self.queueing);
+        queueing.settle(now);
+        stamps.blocked = queueing.blocked();
+        time.settle(now);
+        time.write(&mut stamps);
+        stamps
     }
 }
 

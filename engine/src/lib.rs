@@ -2,7 +2,8 @@
 //!
 //! The way of a request through the files:
 //!
-//! - [`generation`]: what is asked ([`GenerationRequest`]) and what comes back ([`Event`], [`Stamps`]);
+//! - [`generation`]: what is asked ([`GenerationRequest`]) and what comes back ([`Event`]); [`stamps`]: when, and what
+//!   the time went into;
 //! - [`handle`]: [`Engine`], the cloneable handle: `submit` gives a [`Generation`], dropping it cancels;
 //! - [`observer`]: what is told of every step: who is in it, what it had to do, and where its time went;
 //! - `worker`: the one thread that owns the model and the KV blocks;
@@ -33,6 +34,7 @@ pub mod model;
 pub mod observer;
 pub mod sampling;
 pub mod scheduler;
+pub mod stamps;
 pub mod synth;
 pub mod text;
 
@@ -42,13 +44,12 @@ mod worker;
 pub use config::{EngineConfig, KvType};
 pub use device::{Device, DeviceChoice, DeviceInfo, DeviceMemory};
 pub use error::{EngineError, LoadError, SubmitError, TextError};
-pub use generation::{
-    Event, Failure, FinishReason, Finished, GenerationRequest, Sampling, Stamps, Token, TokenLogprob, Usage,
-};
+pub use generation::{Event, Failure, FinishReason, Finished, GenerationRequest, Sampling, Token, TokenLogprob, Usage};
 pub use handle::{Engine, EngineStats, Generation, ModelInfo};
 pub use kernels::cpu::MachineLimits;
 pub use loader::{LoadedModel, ModelConfig, Quantization, load};
 pub use model::Work;
 pub use observer::{StepObserver, StepReport, StepStart};
 pub use scheduler::Policy;
+pub use stamps::{Blocked, Interruption, InterruptionCause, PhaseSteps, Stamps};
 pub use text::{ChatMessage, GgufVocabulary, Piece, PromptTemplate, SpecialTokens, Text, TextStream};

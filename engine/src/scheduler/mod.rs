@@ -16,6 +16,7 @@
 //! [landed](Scheduler::landed). Blocks given back meanwhile are given on at once, as steps are computed in the order
 //! of their plans; but only what has landed can be found in the cache.
 
+mod hold;
 mod policy;
 mod sequence;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use hold::Hold;
 pub use policy::Policy;
 pub use sequence::{Sequence, SequenceId};
 
@@ -48,6 +50,8 @@ pub struct Plan {
     pub tokens: usize,
     /// Sequences that lost their blocks while planning.
     pub preempted: Vec<SequenceId>,
+    /// Sequences that have no blocks after it though they would take some, and why not.
+    pub held: Vec<(SequenceId, Hold)>,
 }
 
 /// A run of one sequence's tokens.
@@ -128,7 +132,8 @@ impl Scheduler {
         let mut plan = Plan::default();
         self.plan_answers(&mut plan);
         let answers = plan.chunks.len();
-        self.plan_prompts(&mut plan);
+        let hold = self.plan_prompts(&mut plan);
+        plan.held = self.held(hold);
         self.plan_guesses(&mut plan, answers, guess);
         for chunk in &plan.chunks {
             self.running.get_mut(&chunk.id).into_iter().for_each(|sequence| sequence.launch(chunk));
@@ -166,15 +171,19 @@ impl Scheduler {
         }
     }
 
-    fn is_full(&self, plan: &Plan) -> bool {
-        plan.tokens == self.limits.max_step_tokens || plan.chunks.len() == self.limits.max_batch
+    /// What the plan is full of, if it is full.
+    fn bound_met(&self, plan: &Plan) -> Option<Hold> {
+        if plan.chunks.len() == self.limits.max_batch {
+            return Some(Hold::Batch);
+        }
+        (plan.tokens == self.limits.max_step_tokens).then_some(Hold::StepBudget)
     }
 
     /// One token for everyone who has only one missing, in order of arrival.
     fn plan_answers(&mut self, plan: &mut Plan) {
         let decoding = self.running.values().filter(|sequence| sequence.is_awake() && sequence.is_decoding());
         for id in decoding.map(|sequence| sequence.id).collect::<Vec<_>>() {
-            if self.is_full(plan) {
+            if self.bound_met(plan).is_some() {
                 return;
             }
             if self.grow(id, plan) {
@@ -234,23 +243,28 @@ impl Scheduler {
         plan.preempted.push(id);
     }
 
-    /// Goes on with prompts, and admits newcomers while there are budget, places and blocks.
-    fn plan_prompts(&mut self, plan: &mut Plan) {
-        if self.is_full(plan) {
-            return;
+    /// Goes on with prompts, and admits newcomers while there are budget, places and blocks; gives what ran out.
+    fn plan_prompts(&mut self, plan: &mut Plan) -> Option<Hold> {
+        if let Some(bound) = self.bound_met(plan) {
+            return Some(bound);
         }
-        let mut awake = self.running.values().filter(|sequence| sequence.is_awake()).count();
+        let mut awake = self.awake();
         // A step that had to take blocks away has none to give to newcomers.
-        let mut admits = plan.preempted.is_empty() && awake < self.limits.max_batch;
-        let (line, answers) = (self.line(admits), plan.chunks.len());
+        let mut hold = if plan.preempted.is_empty() { self.no_place(awake) } else { Some(Hold::Kv) };
+        let (line, answers) = (self.line(hold.is_none()), plan.chunks.len());
         for &id in &line {
-            if self.is_full(plan) {
+            if let Some(bound) = self.bound_met(plan) {
+                hold = hold.or(Some(bound));
                 break;
             }
             if self.waiting.contains_key(&id) {
                 // Who does not fit is not passed by others: it would never be its turn.
-                admits = admits && awake < self.limits.max_batch && self.admit(id, awake, plan);
-                if !admits {
+                hold = hold.or(self.no_place(awake));
+                if hold.is_some() {
+                    continue;
+                }
+                if !self.admit(id, awake, plan) {
+                    hold = Some(Hold::Kv);
                     continue;
                 }
                 awake += 1;
@@ -259,6 +273,16 @@ impl Scheduler {
         }
         let youngest = plan.chunks[answers..].iter().map(|chunk| chunk.id).max();
         line.into_iter().filter(|id| youngest.is_some_and(|youngest| *id < youngest)).for_each(|id| self.pass_over(id));
+        hold
+    }
+
+    fn no_place(&self, awake: usize) -> Option<Hold> {
+        (awake >= self.limits.max_batch).then_some(Hold::Batch)
+    }
+
+    /// Running sequences that take part in steps.
+    fn awake(&self) -> usize {
+        self.running.values().filter(|sequence| sequence.is_awake()).count()
     }
 
     /// Lets the first `answers` parts of the plan go on with what is guessed, as far as there is room.

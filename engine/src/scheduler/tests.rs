@@ -264,3 +264,27 @@ fn who_lost_its_blocks_while_under_way_comes_back_when_its_token_is_known() {
     land(&mut scheduler, &under_way);
     assert_eq!(parts(&launch(&mut scheduler)), [(1, 0, 5, true)]);
 }
+
+#[test]
+fn a_plan_says_what_holds_up_those_who_wait() {
+    let held = |scheduler: &mut Scheduler| {
+        let plan = launch(scheduler);
+        land(scheduler, &plan);
+        plan.held.iter().map(|(id, hold)| (id.0, *hold)).collect::<Vec<_>>()
+    };
+    let mut places = scheduler(1, 100, 100);
+    (1..=2).for_each(|id| submit(&mut places, id, 2));
+    assert_eq!(held(&mut places), [(2, Hold::Batch)]);
+    let mut blocks = scheduler(4, 100, 3);
+    (1..=3).for_each(|id| submit(&mut blocks, id, 7));
+    assert_eq!(held(&mut blocks), [(2, Hold::Kv), (3, Hold::Kv)]);
+    let mut budget = scheduler(4, 8, 100);
+    (1..=2).for_each(|id| submit(&mut budget, id, 12));
+    assert_eq!(held(&mut budget), [(2, Hold::StepBudget)]);
+    assert_eq!(held(&mut budget), [], "it has its first tokens");
+    let mut order = with_policy(Policy::ShortestPrompt, 1, 8, 100);
+    submit(&mut order, 1, 20);
+    submit(&mut order, 2, 2);
+    submit(&mut order, 3, 30);
+    assert_eq!(held(&mut order), [(1, Hold::Fairness), (3, Hold::Batch)]);
+}

@@ -14,7 +14,8 @@ use crate::{
     handle::{Job, Progress, Ticket},
     kv::{BlockKey, KeyChain},
     model::{Executor, PENDING},
-    scheduler::Chunk,
+    observer::StepReport,
+    scheduler::{Chunk, Hold},
     text::{Text, TextStream},
 };
 
@@ -134,6 +135,7 @@ impl Active {
         self.pending += usize::from(chunk.samples);
         self.recompute.launch(chunk.start + chunk.tokens);
         let mut record = self.progress.record();
+        record.queueing.planned(None, started);
         record.time.begin(started);
         record.stamps.steps += 1;
         if record.stamps.scheduled.is_none() {
@@ -143,15 +145,26 @@ impl Active {
         prefill
     }
 
+    /// A plan was made at that instant in which it did not come to its first step.
+    pub(super) fn held(&self, hold: Hold, now: Instant) {
+        if self.is_new() {
+            self.progress.record().queueing.planned(Some(hold), now);
+        }
+    }
+
     /// It lost its blocks.
     pub(super) fn preempted(&mut self, now: Instant) {
         self.recompute.lose();
         self.progress.record().time.set_preempted(true, now);
     }
 
-    /// A step has landed, with or without a part of it.
-    pub(super) fn stepped(&self, started: Instant, now: Instant, share: StepShare) {
-        self.progress.record().time.step(started, now, share);
+    /// A step has landed, with or without a part of it, and this is its share.
+    pub(super) fn stepped(&self, step: &StepReport, now: Instant, share: StepShare) {
+        let time = &mut self.progress.record().time;
+        time.step(step.start.started, now, share);
+        if share.takes_part {
+            time.took_part(step);
+        }
     }
 
     /// Its part of a step has landed, and gave `sampled` tokens: in these blocks, or in some that it lost since.
@@ -192,10 +205,14 @@ impl Active {
     pub(super) fn sampled(&mut self, id: u32, now: Instant) -> Vec<BlockKey> {
         self.tokens.push(id);
         let generated = (self.tokens.len() - self.prompt_tokens) as u32;
-        let stamps = &mut self.progress.record().stamps;
-        stamps.first_token.get_or_insert(now);
-        stamps.last_token = Some(now);
-        stamps.usage.completion_tokens = generated;
+        let mut record = self.progress.record();
+        if record.stamps.first_token.is_none() {
+            record.stamps.first_token = Some(now);
+            record.time.first_token(now);
+        }
+        record.stamps.last_token = Some(now);
+        record.stamps.usage.completion_tokens = generated;
+        drop(record);
         self.chain.as_mut().map_or_else(Vec::new, |chain| chain.extend(&self.tokens))
     }
 
@@ -208,14 +225,14 @@ impl Active {
         let text = self.stream.finish();
         let usage = {
             let mut record = self.progress.record();
-            record.time.end(Instant::now());
+            record.end(Instant::now());
             record.stamps.usage
         };
         let _ = self.events.try_send(Event::Finished(Finished { reason, text, usage }));
     }
 
     pub(super) fn fail(self, message: &str) {
-        self.progress.record().time.end(Instant::now());
+        self.progress.record().end(Instant::now());
         let _ = self.events.try_send(Event::Failed(Failure { message: message.to_owned() }));
     }
 }

@@ -43,10 +43,11 @@ impl Worker {
     fn attribute(&self, step: &Step, now: Instant) {
         let report = &step.report;
         let own: HashMap<SequenceId, usize> = step.parts.iter().map(|part| (part.chunk.id, part.prefill)).collect();
+        let tokens = report.prefill_tokens + report.decode_tokens;
         for (id, active) in &self.active {
-            let others_prefill = report.prefill_tokens - own.get(id).copied().unwrap_or(0);
-            let tokens = report.prefill_tokens + report.decode_tokens;
-            active.stepped(report.start.started, now, StepShare { others_prefill, tokens });
+            let own = own.get(id);
+            let others_prefill = report.prefill_tokens - own.copied().unwrap_or(0);
+            active.stepped(report, now, StepShare { others_prefill, tokens, takes_part: own.is_some() });
         }
     }
 

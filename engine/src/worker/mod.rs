@@ -11,7 +11,8 @@
 //!
 //! - this file: the loop, and what comes and goes between steps;
 //! - `step`: a step from the plan to its launch; `landing`: from there to the tokens sent;
-//! - `active`: one request; `attribution`: where its time goes; `recompute`: what it lost; `lookup`: how it may go on;
+//! - `active`: one request; `queueing`, `attribution`: where its time goes before and after its first step;
+//!   `recompute`: what it lost; `lookup`: how it may go on;
 //! - `slots`: numbers by which the executor knows requests;
 //! - `start`: from a loaded model to a running thread.
 
@@ -19,6 +20,7 @@ mod active;
 pub(crate) mod attribution;
 mod landing;
 mod lookup;
+pub(crate) mod queueing;
 mod recompute;
 mod slots;
 mod start;

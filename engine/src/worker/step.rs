@@ -63,6 +63,11 @@ impl Worker {
                 active.preempted(started);
             }
         }
+        for (id, hold) in &plan.held {
+            if let Some(active) = self.active.get(id) {
+                active.held(*hold, started);
+            }
+        }
         self.stats.preemptions += plan.preempted.len() as u64;
         plan
     }
