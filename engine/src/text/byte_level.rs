@@ -3,7 +3,7 @@
 use tokenizers::{
     PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer,
     decoders::byte_level::ByteLevel,
-    models::bpe::BPE,
+    models::bpe::{BPE, Merges},
     pre_tokenizers::{
         sequence::Sequence,
         split::{Split, SplitPattern},
@@ -35,12 +35,18 @@ pub(super) fn tokenizer(vocabulary: &GgufVocabulary) -> Result<Tokenizer, String
             return Err(format!("tokenizer.ggml.pre is `{other}`; only gpt-2, llama-bpe and tekken are supported"));
         }
     };
+    let ids = vocabulary.ids();
     let pair = |merge: &String| {
-        let (left, right) = merge.split_once(' ').ok_or(format!("tokenizer.ggml.merges has {merge:?}, not a pair"))?;
-        Ok((left.to_owned(), right.to_owned()))
+        let (left, right) = merge.split_once(' ')?;
+        let known = [left, right, &format!("{left}{right}")].iter().all(|token| ids.contains_key(*token));
+        known.then(|| (left.to_owned(), right.to_owned()))
     };
-    let merges = vocabulary.merges.iter().map(pair).collect::<Result<_, String>>()?;
-    let bpe = BPE::builder().vocab_and_merges(vocabulary.ids(), merges).ignore_merges(whole_words_first);
+    let merges: Merges = vocabulary.merges.iter().filter_map(pair).collect();
+    let ignored = vocabulary.merges.len() - merges.len();
+    if ignored > 0 {
+        tracing::warn!("tokenizer.ggml.merges has {ignored} entries that are no pair of tokens: they are left out");
+    }
+    let bpe = BPE::builder().vocab_and_merges(ids, merges).ignore_merges(whole_words_first);
     let mut tokenizer = Tokenizer::new(bpe.build().map_err(|error| format!("tokenizer.ggml.merges: {error}"))?);
     tokenizer.with_pre_tokenizer(Some(pre_tokenizer));
     tokenizer.with_decoder(Some(ByteLevel::default()));

@@ -4,12 +4,15 @@
 //! tokenizer that the model's `tokenizer.json` would give. Encoding follows `transformers`, which, like
 //! llama.cpp with special tokens parsed, recognises control tokens written out in a text.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::json;
 use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer, models::bpe::Vocab};
 
-use super::{byte_level, sentencepiece, vocabulary::MAX_TOKENS};
+use super::{
+    byte_level, ends, sentencepiece,
+    vocabulary::{MAX_TOKENS, Renamed},
+};
 
 /// The `tokenizer.*` keys of a GGUF file's metadata.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,6 +33,8 @@ pub struct GgufVocabulary {
     pub eos: Option<u32>,
     /// `tokenizer.ggml.unknown_token_id`.
     pub unknown: Option<u32>,
+    /// `tokenizer.ggml.eot_token_id` and its like: what else ends an answer, beside tokens known by name.
+    pub ends: Vec<u32>,
     /// `tokenizer.ggml.add_bos_token`; where absent, true for `llama`.
     pub add_bos: bool,
     /// `tokenizer.ggml.add_space_prefix`; where absent, true for `llama`.
@@ -53,10 +58,71 @@ pub(super) enum TokenType {
     Other,
 }
 
+/// `tokenizer.ggml.token_type` of a control token, and of one that no text gives.
+const CONTROL: i32 = 3;
+const UNUSED: i32 = 5;
+
 impl GgufVocabulary {
-    /// The tokenizer that the metadata describe.
-    pub(super) fn tokenizer(&self) -> Result<Tokenizer, String> {
+    /// Checks the metadata, and makes of them what [`tokenizer`](Self::tokenizer) can be built from: `ends` has
+    /// all ends, which are control tokens, and each spelling is there once.
+    pub(super) fn prepare(&mut self) -> Result<Renamed, String> {
         self.validate()?;
+        let mut first: HashMap<&str, u32> = HashMap::with_capacity(self.tokens.len());
+        for (token, id) in self.tokens.iter().zip(0..) {
+            first.entry(token).or_insert(id);
+        }
+        let ends = ends::find(self.ends.iter().copied().chain(self.eos), |name| first.get(name).copied());
+        if self.types.is_empty() {
+            self.types = vec![1; self.tokens.len()];
+        }
+        for &end in &ends {
+            let kind = std::mem::replace(&mut self.types[end as usize], CONTROL);
+            if kind != CONTROL {
+                tracing::warn!(
+                    "token {end}, {:?}, ends an answer: it is taken for a control token",
+                    self.spelling(end)
+                );
+            }
+        }
+        self.ends = ends;
+        Ok(self.rename())
+    }
+
+    /// Gives tokens that are empty or equal to an earlier one a spelling that no other token has: text gives
+    /// the earlier one, and each id still stands for what the file says.
+    fn rename(&mut self) -> Renamed {
+        let mut seen: HashSet<String> = HashSet::with_capacity(self.tokens.len());
+        let mut renamed = Renamed::new();
+        let all: HashSet<&String> = self.tokens.iter().collect();
+        for (id, token) in self.tokens.iter().enumerate() {
+            if !token.is_empty() && seen.insert(token.clone()) {
+                continue;
+            }
+            let mut unique = format!("\u{fdd0}{id}");
+            while all.contains(&unique) {
+                unique.insert(0, '\u{fdd0}');
+            }
+            let is_text = self.token_type(id) != TokenType::Control;
+            renamed.insert(id as u32, (unique, is_text));
+        }
+        drop(all);
+        if let Some((id, _)) = renamed.iter().min_by_key(|(id, _)| **id) {
+            tracing::warn!(
+                "tokenizer.ggml.tokens has {} entries that are empty or equal to an earlier one, first that of id {id}, {:?}: \
+                no text is encoded to them",
+                renamed.len(),
+                self.spelling(*id),
+            );
+        }
+        for (id, (spelling, _)) in &mut renamed {
+            std::mem::swap(&mut self.tokens[*id as usize], spelling);
+            self.types[*id as usize] = UNUSED;
+        }
+        renamed
+    }
+
+    /// The tokenizer that [prepared](Self::prepare) metadata describe.
+    pub(super) fn tokenizer(&self) -> Result<Tokenizer, String> {
         let mut tokenizer = match self.model.as_str() {
             "llama" => sentencepiece::tokenizer(self)?,
             "gpt2" => byte_level::tokenizer(self)?,
@@ -77,10 +143,12 @@ impl GgufVocabulary {
     }
 
     pub(super) fn token_type(&self, id: usize) -> TokenType {
-        if [self.bos, self.eos, self.unknown].contains(&u32::try_from(id).ok()) {
+        let kind = self.types.get(id);
+        let special = [self.bos, self.eos, self.unknown].contains(&u32::try_from(id).ok());
+        if special && kind != Some(&UNUSED) {
             return TokenType::Control;
         }
-        match self.types.get(id) {
+        match kind {
             None | Some(1) => TokenType::Normal,
             Some(2 | 3) => TokenType::Control,
             Some(4) => TokenType::UserDefined,
@@ -102,16 +170,13 @@ impl GgufVocabulary {
             let types = self.types.len();
             return Err(format!("tokenizer.ggml.token_type has {types} entries for {count} tokens"));
         }
-        for (key, id) in [("bos", self.bos), ("eos", self.eos), ("unknown", self.unknown)] {
+        let ends = self.ends.iter().map(|id| ("eot", Some(*id)));
+        for (key, id) in [("bos", self.bos), ("eos", self.eos), ("unknown", self.unknown)].into_iter().chain(ends) {
             if let Some(id) = id.filter(|id| *id as usize >= count) {
                 return Err(format!("tokenizer.ggml.{key}_token_id is {id}, but there are {count} tokens"));
             }
         }
-        let mut seen = HashSet::with_capacity(count);
-        match self.tokens.iter().find(|token| !seen.insert(token.as_str())) {
-            Some(twice) => Err(format!("tokenizer.ggml.tokens has {twice:?} twice")),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// The tokens that are looked for before merging. One written with SentencePiece's space is left to the
@@ -168,7 +233,6 @@ mod tests {
         refused(|v| v.model = "bert".to_owned(), "tokenizer.ggml.model is `bert`");
         refused(|v| v.tokens.clear(), "tokenizer.ggml.tokens has 0");
         refused(|v| v.tokens = vec![String::new(); MAX_TOKENS + 1], "tokenizer.ggml.tokens has");
-        refused(|v| v.tokens[260] = "▁".to_owned(), "\"▁\" twice");
         refused(|v| v.types.truncate(5), "tokenizer.ggml.token_type has 5");
         refused(|v| v.scores.truncate(5), "tokenizer.ggml.scores has 5");
         refused(|v| v.eos = Some(262), "tokenizer.ggml.eos_token_id is 262");
@@ -186,6 +250,41 @@ mod tests {
     }
 
     #[test]
+    fn what_others_tolerate_is_loaded() {
+        let mut vocabulary = llama_vocabulary(&["▁", "a", "", "a", "", "<s>", "▁a"]);
+        vocabulary.types[264] = 3;
+        let text = Text::from_gguf(Path::new("odd.gguf"), vocabulary.clone()).unwrap();
+        assert_eq!(text.encode("a aa<s>", SpecialTokens::Add).unwrap(), [1, 265, 265, 260, 1]);
+        let pieces: Vec<_> = (259..266).map(|id| text.piece(id).unwrap()).collect();
+        assert_eq!(pieces, ["▁", "a", "", "a", "", "<s>", "▁a"]);
+        assert_eq!(text.decode(&[260, 261, 262, 263, 264, 265]).unwrap(), "aa a");
+        assert_eq!(text.vocab_size(), 266);
+
+        // A special token may be one of them.
+        (vocabulary.bos, vocabulary.unknown, vocabulary.eos) = (Some(264), None, None);
+        let text = Text::from_gguf(Path::new("odd.gguf"), vocabulary.clone()).unwrap();
+        assert_eq!(text.encode("a", SpecialTokens::Add).unwrap(), [264, 265]);
+        assert_eq!(text.decode(&[264, 265]).unwrap(), "a");
+
+        (vocabulary.bos, vocabulary.scores) = (None, Vec::new());
+        let text = Text::from_gguf(Path::new("odd.gguf"), vocabulary).unwrap();
+        assert_eq!(text.encode("a a", SpecialTokens::Add).unwrap(), [265, 265]);
+    }
+
+    #[test]
+    fn what_ends_an_answer_is_a_control_token() {
+        let mut vocabulary = llama_vocabulary(&["▁", "<|im_end|>", "[stop]", "a"]);
+        vocabulary.ends = vec![261];
+        for types in [vocabulary.types.clone(), Vec::new()] {
+            let text = Text::from_gguf(Path::new("ends.gguf"), GgufVocabulary { types, ..vocabulary.clone() }).unwrap();
+            assert_eq!((0..263).filter(|id| text.is_end(*id)).collect::<Vec<_>>(), [2, 260, 261]);
+            assert_eq!(text.decode(&[262, 260, 261]).unwrap(), "a");
+            assert_eq!(text.encode("a<|im_end|>", SpecialTokens::Omit).unwrap(), [259, 262, 260]);
+        }
+        refused(|v| v.ends = vec![262], "tokenizer.ggml.eot_token_id is 262");
+    }
+
+    #[test]
     fn the_best_score_merges_first() {
         let pieces = ["bc", "ab", "▁", "a", "b", "c"];
         assert_eq!(encode(llama_vocabulary(&pieces), "abc"), ["▁", "a", "bc"]);
@@ -197,10 +296,13 @@ mod tests {
     fn token_types_decide_what_is_found_before_merging() {
         let mut vocabulary = llama_vocabulary(&["▁", "a", "[INST]", "user!"]);
         (vocabulary.types[261], vocabulary.types[262]) = (3, 4);
-        let ids = [259, 260, 261, 259, 260, 262];
+        let ids = [259, 260, 261, 260, 262];
         assert_eq!(encode(vocabulary.clone(), "a[INST]auser!"), ids.map(|id| vocabulary.tokens[id].clone()));
         let text = Text::from_gguf(Path::new("tiny.gguf"), vocabulary).unwrap();
-        assert_eq!(text.decode(&ids.map(|id| id as u32)).unwrap(), "a auser!");
+        assert_eq!(text.decode(&ids.map(|id| id as u32)).unwrap(), "aauser!");
+        let first = |token: &str| GgufVocabulary { ..llama_vocabulary(&["▁", "a", token]) };
+        assert_eq!(encode(first("x"), "a</s>a"), ["▁", "a", "</s>", "▁", "a"]);
+        assert_eq!(encode(first("[INST]"), "a</s>a"), ["▁", "a", "</s>", "▁", "a"]);
     }
 
     #[test]
@@ -230,14 +332,11 @@ mod tests {
         assert_eq!(encode(gpt2("llama-bpe"), "1234 a"), ["123", "4", "Ġa"]);
         assert_eq!(encode(gpt2("tekken"), "123 a"), ["1", "2", "3", "Ġa"]);
         assert_eq!(encode(gpt2("tekken"), "aAa"), ["a", "Aa"]);
-        for (pre, merge, because) in [
-            ("other", "1 2", "tokenizer.ggml.pre"),
-            ("tekken", "12", "tokenizer.ggml.merges"),
-            ("tekken", "x yz", "merges"),
-        ] {
-            let bad = GgufVocabulary { merges: vec![merge.to_owned()], ..gpt2(pre) };
-            let error = Text::from_gguf(Path::new("bad.gguf"), bad).unwrap_err().to_string();
-            assert!(error.contains(because), "{error}");
-        }
+        let error = Text::from_gguf(Path::new("bad.gguf"), gpt2("other")).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.ggml.pre"), "{error}");
+        let merges = ["12", "", "x yz", "1 2", "3 4"].map(str::to_owned).to_vec();
+        assert_eq!(encode(GgufVocabulary { merges, ..gpt2("tekken") }, "12"), ["1", "2"]);
+        let merges = ["12", "", "x yz", "1 2", "3 4"].map(str::to_owned).to_vec();
+        assert_eq!(encode(GgufVocabulary { merges, ..gpt2("gpt-2") }, "1234"), ["12", "3", "4"]);
     }
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{
     Inner,
     chat_template::{ChatTemplate, SpecialSpellings},
+    ends,
     tokenizer::Codec,
 };
 use crate::error::LoadError;
@@ -34,7 +35,7 @@ pub(super) fn load(folder: &Path) -> Result<Inner, LoadError> {
         }
         None => None,
     };
-    Ok(Inner { codec, template, ends })
+    Inner::new(codec, template, ends).map_err(|reason| LoadError::invalid(&path, reason))
 }
 
 /// A JSON object and the file it came from.
@@ -56,15 +57,27 @@ impl Config {
         LoadError::invalid(&self.path, format!("`{key}` must be {expected}"))
     }
 
-    /// One id, several or none.
-    fn ids(&self, key: &str) -> Result<Vec<u32>, LoadError> {
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        match &self.value[key] {
-            Value::Null => Some(Vec::new()),
-            Value::Array(values) => values.iter().map(id).collect(),
-            value => id(value).map(|id| vec![id]),
+    /// One id, several or none. A whole number that is no id, such as -1, means that there is none.
+    fn ids(&self, key: &str, vocabulary: usize) -> Result<Vec<u32>, LoadError> {
+        let values = match &self.value[key] {
+            Value::Null => &[],
+            Value::Array(values) => values.as_slice(),
+            value => std::slice::from_ref(value),
+        };
+        let mut ids = Vec::new();
+        for value in values {
+            match value.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| (*id as usize) < vocabulary) {
+                Some(id) => ids.push(id),
+                None if value.is_i64() || value.is_u64() => {
+                    let path = self.path.display();
+                    tracing::warn!(
+                        "{path}: `{key}` has {value}, which none of {vocabulary} tokens has: it is left out"
+                    );
+                }
+                None => return Err(self.wrong(key, "a token id or a list of them")),
+            }
         }
-        .ok_or_else(|| self.wrong(key, "a token id or a list of them"))
+        Ok(ids)
     }
 }
 
@@ -83,15 +96,16 @@ fn special_spellings(config: &Config) -> Result<SpecialSpellings, LoadError> {
     Ok(special)
 }
 
-/// The generation configuration decides, else the model's, else the tokenizer's end token.
+/// What any of the files says ends an answer, and what does by its name: files leave out what others have.
 fn end_ids(folder: &Path, codec: &Codec, special: &SpecialSpellings) -> Result<Vec<u32>, LoadError> {
+    let mut ends = ends::find([], |name| codec.id(name));
     for file in ["generation_config.json", "config.json"] {
-        let ids = Config::read_if_present(folder.join(file))?.ids("eos_token_id")?;
-        if !ids.is_empty() {
-            return Ok(ids);
-        }
+        ends.extend(Config::read_if_present(folder.join(file))?.ids("eos_token_id", codec.vocabulary().len())?);
     }
-    Ok(special.get("eos_token").and_then(|spelling| codec.id(spelling)).into_iter().collect())
+    ends.extend(special.get("eos_token").and_then(|spelling| codec.id(spelling)));
+    ends.sort_unstable();
+    ends.dedup();
+    Ok(ends)
 }
 
 /// The template's file and source: `chat_template.jinja`, else what `tokenizer_config.json` holds, where a
@@ -196,23 +210,25 @@ mod tests {
     fn a_folder_with_a_tokenizer_is_enough() {
         let text = load_with(&[]).unwrap();
         assert_eq!(text.encode("a a", SpecialTokens::Add).unwrap(), [0, 2, 3, 2, 3]);
-        assert!(!text.has_chat_template() && !text.is_end(1));
+        assert!(!text.has_chat_template() && text.is_end(1) && !text.is_end(0));
     }
 
     #[test]
-    fn end_ids_come_from_the_most_particular_file() {
+    fn end_ids_come_from_every_file() {
         let tokenizer = ("tokenizer_config.json", r#"{"eos_token": {"content": "</s>"}}"#);
         let model = ("config.json", r#"{"eos_token_id": 2}"#);
-        let generation = ("generation_config.json", r#"{"eos_token_id": [3, 7]}"#);
+        let generation = ("generation_config.json", r#"{"eos_token_id": [3, 0]}"#);
         let ends = |files: &[_]| -> Vec<u32> {
             let text = load_with(files).unwrap();
             (0..10).filter(|id| text.is_end(*id)).collect()
         };
-        assert_eq!(ends(&[tokenizer]), [1]);
-        assert_eq!(ends(&[tokenizer, model]), [2]);
-        assert_eq!(ends(&[tokenizer, model, generation]), [3, 7]);
+        assert_eq!(ends(&[]), [1]);
+        assert_eq!(ends(&[("tokenizer_config.json", r#"{"eos_token": "a"}"#)]), [1, 3]);
+        assert_eq!(ends(&[tokenizer, model]), [1, 2]);
+        assert_eq!(ends(&[tokenizer, model, generation]), [0, 1, 2, 3]);
         assert_eq!(ends(&[tokenizer, ("generation_config.json", "{}")]), [1]);
-        refused(load_with(&[("config.json", r#"{"eos_token_id": -1}"#)]), "config.json", "`eos_token_id` must be");
+        assert_eq!(ends(&[("config.json", r#"{"eos_token_id": [-1, 4294967295, 9, 3]}"#)]), [1, 3]);
+        assert_eq!(ends(&[("config.json", r#"{"eos_token_id": -1}"#)]), [1]);
         refused(
             load_with(&[("config.json", r#"{"eos_token_id": [1, "x"]}"#)]),
             "config.json",

@@ -3,18 +3,23 @@
 //! - `huggingface` and `gguf`: where a [`Text`] comes from; `sentencepiece` and `byte_level` rebuild the
 //!   two kinds of tokenizer that GGUF describes;
 //! - `tokenizer`: the library, behind a wall; `vocabulary`: what each id stands for;
-//! - `chat_template`, with `strftime` for its date;
+//! - `chat_template`, with `strftime` for its date; `spellings`: what a message must not forge;
+//! - `ends`: what ends an answer by its name;
 //! - `detokenizer`: [`TextStream`], one answer token by token; `stop`: stop strings.
 //!
-//! Control tokens written out in a text, such as `</s>` or `[INST]`, are recognised as such, in raw prompts
-//! and in messages: `transformers` does so, and a prompt must give the ids it gives there.
+//! Control tokens written out in a raw prompt, such as `</s>` or `[INST]`, are recognised as such, as in
+//! `transformers`. In a message they are ordinary text: only the template writes control tokens. Tokens that a
+//! vocabulary has for a piece of text, such as `<think>`, are found in both, as llama.cpp does. A message
+//! without such spellings gives the ids that `transformers` gives.
 
 mod byte_level;
 mod chat_template;
 mod detokenizer;
+mod ends;
 mod gguf;
 mod huggingface;
 mod sentencepiece;
+mod spellings;
 mod stop;
 mod strftime;
 #[cfg(test)]
@@ -29,6 +34,7 @@ pub use gguf::GgufVocabulary;
 
 use self::{
     chat_template::{ChatTemplate, SpecialSpellings},
+    spellings::Spellings,
     tokenizer::Codec,
     vocabulary::Vocabulary,
 };
@@ -44,6 +50,14 @@ struct Inner {
     codec: Codec,
     template: Option<ChatTemplate>,
     ends: Vec<u32>,
+    spellings: Spellings,
+}
+
+impl Inner {
+    fn new(codec: Codec, template: Option<ChatTemplate>, ends: Vec<u32>) -> Result<Self, String> {
+        let spellings = codec.spellings(&ends)?;
+        Ok(Self { codec, template, ends, spellings })
+    }
 }
 
 /// One message of a conversation.
@@ -64,7 +78,7 @@ pub enum PromptTemplate {
     Raw,
 }
 
-/// Whether the tokenizer puts its special tokens around a text. Those written in it are always recognised.
+/// Whether the tokenizer puts its special tokens around a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpecialTokens {
     /// As the model's post-processor does (begin-of-sequence).
@@ -80,27 +94,43 @@ impl Text {
     }
 
     /// Builds the tokenizer from a GGUF file's metadata; `path` is named in errors.
-    pub fn from_gguf(path: &Path, vocabulary: GgufVocabulary) -> Result<Self, LoadError> {
+    pub fn from_gguf(path: &Path, mut vocabulary: GgufVocabulary) -> Result<Self, LoadError> {
         let invalid = |reason| LoadError::invalid(path, reason);
-        let codec = vocabulary.tokenizer().and_then(Codec::new).map_err(invalid)?;
+        let renamed = vocabulary.prepare().map_err(invalid)?;
+        let codec = vocabulary.tokenizer().and_then(|tokenizer| Codec::new(tokenizer, renamed)).map_err(invalid)?;
         let special: SpecialSpellings =
             [("bos_token", vocabulary.bos), ("eos_token", vocabulary.eos), ("unk_token", vocabulary.unknown)]
                 .into_iter()
-                .filter_map(|(name, id)| Some((name, vocabulary.spelling(id?).to_owned())))
+                .filter_map(|(name, id)| Some((name, codec.piece(id?)?)))
                 .collect();
-        let ends = vocabulary.eos.into_iter().collect();
         let template = vocabulary.chat_template.map(|source| ChatTemplate::new(source, special)).transpose();
-        Ok(Self { inner: Arc::new(Inner { codec, template: template.map_err(invalid)?, ends }) })
+        let inner = Inner::new(codec, template.map_err(invalid)?, vocabulary.ends).map_err(invalid)?;
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Ids of a user's prompt: as one user message through the chat template where the model has one, else
-    /// (or when `Raw`) as it is behind the begin-of-sequence token.
+    /// (or when `Raw`) as it is behind the begin-of-sequence token. Control tokens written out in it are
+    /// recognised when `Raw` alone.
     pub fn encode_prompt(&self, prompt: &str, template: PromptTemplate) -> Result<Vec<u32>, TextError> {
-        if template == PromptTemplate::Raw || !self.has_chat_template() {
-            return self.encode(prompt, SpecialTokens::Add);
+        match template {
+            PromptTemplate::Raw => self.encode(prompt, SpecialTokens::Add),
+            PromptTemplate::Chat if !self.has_chat_template() => self.encode_plain(prompt, SpecialTokens::Add),
+            PromptTemplate::Chat => {
+                let message = ChatMessage { role: "user".to_owned(), content: prompt.to_owned() };
+                self.encode_chat(&[message])
+            }
         }
-        let message = ChatMessage { role: "user".to_owned(), content: prompt.to_owned() };
-        self.encode(&self.render_chat(&[message])?, SpecialTokens::Omit)
+    }
+
+    /// Ids of a conversation, ready for an answer. Control tokens are those that the template writes: in what
+    /// was said they are ordinary text.
+    pub fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, TextError> {
+        match self.inner.spellings.mark_messages(messages)? {
+            None => self.encode(&self.render_chat(messages)?, SpecialTokens::Omit),
+            Some((marked, mark)) => {
+                self.inner.codec.encode_marked(&self.render_chat(&marked)?, mark, SpecialTokens::Omit)
+            }
+        }
     }
 
     /// The prompt text of a conversation, ready for `encode(.., SpecialTokens::Omit)`.
@@ -114,7 +144,15 @@ impl Text {
         self.inner.template.is_some()
     }
 
-    /// Ids of `text`.
+    /// Ids of `text`, in which control tokens written out are ordinary text.
+    pub fn encode_plain(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TextError> {
+        match self.inner.spellings.mark_text(text)? {
+            None => self.encode(text, special),
+            Some((marked, mark)) => self.inner.codec.encode_marked(&marked, mark, special),
+        }
+    }
+
+    /// Ids of `text`, in which control tokens written out are those tokens.
     pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TextError> {
         self.inner.codec.encode(text, special)
     }

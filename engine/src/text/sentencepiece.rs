@@ -1,12 +1,13 @@
 //! SentencePiece BPE as a `tokenizers` BPE: the merges, which GGUF does not store, follow from the scores.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{borrow::Cow, cmp::Reverse, collections::HashMap};
 
 use tokenizers::{
     DecoderWrapper, NormalizerWrapper, Tokenizer,
     decoders::{byte_fallback::ByteFallback, fuse::Fuse, sequence::Sequence as Decoders, strip::Strip},
     models::bpe::{BPE, Merges},
     normalizers::{Prepend, Replace, Sequence as Normalizers},
+    pre_tokenizers::metaspace::{Metaspace, PrependScheme},
 };
 
 use super::gguf::{GgufVocabulary, TokenType};
@@ -30,13 +31,27 @@ pub(super) fn tokenizer(vocabulary: &GgufVocabulary) -> Result<Tokenizer, String
     let mut decoders: Vec<DecoderWrapper> =
         vec![replace(SPACE, " ")?.into(), ByteFallback::new().into(), Fuse::new().into()];
     if vocabulary.add_space_prefix {
-        normalizers.push(Prepend::new(SPACE.to_owned()).into());
         decoders.push(Strip::new(' ', 1, 0).into());
     }
-    normalizers.push(replace(" ", SPACE)?.into());
-    tokenizer.with_normalizer(Some(Normalizers::new(normalizers)));
+    if vocabulary.add_space_prefix && prefixes_once(vocabulary) {
+        tokenizer.with_pre_tokenizer(Some(Metaspace::new('▁', PrependScheme::First, false)));
+    } else {
+        if vocabulary.add_space_prefix {
+            normalizers.push(Prepend::new(SPACE.to_owned()).into());
+        }
+        normalizers.push(replace(" ", SPACE)?.into());
+        tokenizer.with_normalizer(Some(Normalizers::new(normalizers)));
+    }
     tokenizer.with_decoder(Some(Decoders::new(decoders)));
     Ok(tokenizer)
+}
+
+/// Whether the prefix stands at the text's start alone, not behind each control token as well. The file does
+/// not say; `transformers` has it so for Mistral's tokenizers from the second version on, where `[INST]`, plain
+/// text in the first, is a control token.
+fn prefixes_once(vocabulary: &GgufVocabulary) -> bool {
+    let instruction = vocabulary.tokens.iter().position(|token| token == "[INST]");
+    instruction.is_some_and(|id| matches!(vocabulary.token_type(id), TokenType::Control | TokenType::UserDefined))
 }
 
 fn replace(from: &str, to: &str) -> Result<Replace, String> {
@@ -49,9 +64,15 @@ fn replace(from: &str, to: &str) -> Result<Replace, String> {
 /// conversion: the longer left part, the longer right part, the lower ids.
 fn merges(vocabulary: &GgufVocabulary) -> Result<Merges, String> {
     let tokens = &vocabulary.tokens;
-    if vocabulary.scores.len() != tokens.len() {
-        let scores = vocabulary.scores.len();
-        return Err(format!("tokenizer.ggml.scores has {scores} entries for {} tokens", tokens.len()));
+    let scores = match vocabulary.scores.len() {
+        0 => {
+            tracing::warn!("tokenizer.ggml.scores is missing: longer tokens are merged first");
+            Cow::Owned(vec![0.0; tokens.len()])
+        }
+        _ => Cow::Borrowed(&vocabulary.scores),
+    };
+    if scores.len() != tokens.len() {
+        return Err(format!("tokenizer.ggml.scores has {} entries for {} tokens", scores.len(), tokens.len()));
     }
     let pieces: HashMap<&str, usize> = tokens
         .iter()
@@ -71,7 +92,7 @@ fn merges(vocabulary: &GgufVocabulary) -> Result<Merges, String> {
             let (left, right) = token.split_at(middle);
             if let (Some(&left), Some(&right)) = (pieces.get(left), pieces.get(right)) {
                 let ties = (Reverse(before), Reverse(length - before), id, left, right);
-                found.push((vocabulary.scores[id], ties));
+                found.push((scores[id], ties));
             }
         }
     }

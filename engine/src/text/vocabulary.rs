@@ -4,6 +4,8 @@
 //! token alone, but for the spaces stripped from the start of the whole; so a table from id to bytes, and
 //! the number of those spaces, say everything. Any other decoder is refused.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
@@ -11,6 +13,10 @@ use super::byte_level;
 
 /// Most ids a vocabulary may have: four times the largest in use, and a bound on the table.
 pub(super) const MAX_TOKENS: usize = 1 << 20;
+
+/// Tokens that have another spelling in the tokenizer than in their file: this is the file's, and whether it
+/// is text.
+pub(super) type Renamed = HashMap<u32, (String, bool)>;
 
 /// The bytes of each token, end to end.
 #[derive(Debug)]
@@ -23,7 +29,7 @@ pub(super) struct Vocabulary {
 
 impl Vocabulary {
     /// The table for a tokenizer; special tokens add nothing.
-    pub(super) fn new(tokenizer: &Tokenizer) -> Result<Self, String> {
+    pub(super) fn new(tokenizer: &Tokenizer, renamed: &Renamed) -> Result<Self, String> {
         let decoder = serde_json::to_value(tokenizer.get_decoder()).map_err(|error| error.to_string())?;
         let steps = Steps::read(&decoder)?;
         let last = tokenizer.get_vocab(true).into_values().max().ok_or("the vocabulary is empty")?;
@@ -33,9 +39,14 @@ impl Vocabulary {
         }
         let mut vocabulary = Self { bytes: Vec::new(), ranges: Vec::with_capacity(size), leading_spaces: steps.strip };
         for id in 0..=last {
-            let range = tokenizer.id_to_token(id).map(|spelling| {
+            let of_tokenizer = |spelling: String| {
+                let is_text = !tokenizer.get_added_vocabulary().is_special_token(&spelling);
+                (spelling, is_text)
+            };
+            let token = renamed.get(&id).cloned().or_else(|| tokenizer.id_to_token(id).map(of_tokenizer));
+            let range = token.map(|(spelling, is_text)| {
                 let start = vocabulary.bytes.len();
-                if !tokenizer.get_added_vocabulary().is_special_token(&spelling) {
+                if is_text {
                     steps.apply(spelling, &mut vocabulary.bytes);
                 }
                 (start, vocabulary.bytes.len())

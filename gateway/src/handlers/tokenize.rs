@@ -20,7 +20,10 @@ pub async fn tokenize(
     let special = if body.add_special_tokens { SpecialTokens::Add } else { SpecialTokens::Omit };
     let bytes = body.text.len();
     let work = move |text: &engine::Text| {
-        let ids = text.encode(&body.text, special)?;
+        let ids = match body.parse_special {
+            true => text.encode(&body.text, special)?,
+            false => text.encode_plain(&body.text, special)?,
+        };
         let pieces = ids.iter().map(|&id| text.piece(id).unwrap_or_default()).collect();
         Ok(Tokens { count: ids.len(), ids, pieces })
     };

@@ -11,6 +11,10 @@ pub struct TokenizeBody {
     /// Put the model's special tokens (begin-of-sequence) around it.
     #[serde(default = "yes")]
     pub add_special_tokens: bool,
+    /// Take control tokens written out in the text, such as `</s>`, for those tokens; else they are ordinary
+    /// text, as in a message.
+    #[serde(default = "yes")]
+    pub parse_special: bool,
 }
 
 fn yes() -> bool {

@@ -31,6 +31,13 @@ async fn text_goes_to_ids_and_back() {
     let text = gateway.post("/detokenize", json!({"ids": ids}).to_string()).await.json();
     assert_eq!(text["text"].as_str().unwrap().trim_start(), "Grüße, 世界");
 
+    let parsed = gateway.post("/tokenize", json!({"text": "a</s>"}).to_string()).await.json();
+    let plain = gateway.post("/tokenize", json!({"text": "a</s>", "parse_special": false}).to_string()).await.json();
+    assert!(parsed["ids"].as_array().unwrap().len() < plain["ids"].as_array().unwrap().len(), "{parsed} {plain}");
+    assert_eq!(plain["count"], plain["ids"].as_array().unwrap().len());
+    let back = gateway.post("/detokenize", json!({"ids": plain["ids"]}).to_string()).await.json();
+    assert_eq!(back["text"], "a</s>");
+
     let special = gateway.post("/tokenize", json!({"text": "x"}).to_string()).await.json();
     let plain = gateway.post("/tokenize", json!({"text": "x", "add_special_tokens": false}).to_string()).await.json();
     assert_eq!(special["count"].as_u64(), plain["count"].as_u64().map(|count| count + 1));

@@ -1,4 +1,6 @@
 //! The tokenizer's part of a GGUF file's metadata.
+//!
+//! What llama.cpp tolerates is taken with a warning: ids that no token has mean that there is no such token.
 
 use super::{
     Keys,
@@ -15,19 +17,28 @@ pub(super) fn read(keys: &Keys<'_>, rows: usize) -> Result<GgufVocabulary, Strin
     }
     let scores = numbers(keys, "tokenizer.ggml.scores", tokens.len())?;
     let types = numbers(keys, "tokenizer.ggml.token_type", tokens.len())?;
+    let types: Vec<i32> = types.into_iter().map(|kind| kind as i32).collect();
     let is_sentencepiece = model == "llama";
+    // Old files leave these out: SentencePiece has them first.
+    let usual = |id: u32| Some(id).filter(|_| is_sentencepiece && matches!(types.get(id as usize), Some(2 | 3)));
+    let token = |key: &str, usual| token(keys, key, tokens.len(), usual);
+    let mut ends = Vec::new();
+    for name in ["eot", "eom", "fim_pad", "fim_rep", "fim_sep"] {
+        ends.extend(token(&format!("tokenizer.ggml.{name}_token_id"), None)?);
+    }
     Ok(GgufVocabulary {
         scores: scores.into_iter().map(|score| score as f32).collect(),
-        types: types.into_iter().map(|kind| kind as i32).collect(),
         merges: texts(keys, "tokenizer.ggml.merges")?.unwrap_or_default(),
-        bos: token(keys, "tokenizer.ggml.bos_token_id", tokens.len())?,
-        eos: token(keys, "tokenizer.ggml.eos_token_id", tokens.len())?,
-        unknown: token(keys, "tokenizer.ggml.unknown_token_id", tokens.len())?,
+        bos: token("tokenizer.ggml.bos_token_id", usual(1))?,
+        eos: token("tokenizer.ggml.eos_token_id", usual(2))?,
+        unknown: token("tokenizer.ggml.unknown_token_id", usual(0))?,
+        ends,
         add_bos: flag(keys, "tokenizer.ggml.add_bos_token")?.unwrap_or(is_sentencepiece),
         add_space_prefix: flag(keys, "tokenizer.ggml.add_space_prefix")?.unwrap_or(is_sentencepiece),
         chat_template: text(keys, "tokenizer.chat_template")?,
         pre: text(keys, "tokenizer.ggml.pre")?,
         model,
+        types,
         tokens,
     })
 }
@@ -45,10 +56,18 @@ fn flag(keys: &Keys<'_>, key: &str) -> Result<Option<bool>, String> {
     }
 }
 
-fn token(keys: &Keys<'_>, key: &str, tokens: usize) -> Result<Option<u32>, String> {
-    let Some(value) = keys.plain(key) else { return Ok(None) };
+/// A special token; `usual` is its id where the file does not say. An id that no token has, such as
+/// 4294967295 or -1, means that there is none.
+fn token(keys: &Keys<'_>, key: &str, tokens: usize, usual: Option<u32>) -> Result<Option<u32>, String> {
+    let Some(value) = keys.plain(key) else { return Ok(usual) };
+    if !matches!(value, Value::Unsigned(_) | Value::Signed(_)) {
+        return Err(format!("{key} is {value}, not a token id"));
+    }
     let id = value.unsigned().and_then(|id| u32::try_from(id).ok()).filter(|&id| (id as usize) < tokens);
-    id.map(Some).ok_or_else(|| format!("{key} is {value}, not one of {tokens} tokens"))
+    if id.is_none() {
+        tracing::warn!("{key} is {value}, which none of {tokens} tokens has: the model is taken to have no such token");
+    }
+    Ok(id)
 }
 
 fn texts(keys: &Keys<'_>, key: &str) -> Result<Option<Vec<String>>, String> {
@@ -59,14 +78,18 @@ fn texts(keys: &Keys<'_>, key: &str) -> Result<Option<Vec<String>>, String> {
     texts.collect::<Result<_, _>>().map(Some)
 }
 
-/// One number per token; none where the key is absent.
+/// One number per token, or more, which mean nothing; none where the key is absent.
 fn numbers(keys: &Keys<'_>, key: &str, tokens: usize) -> Result<Vec<f64>, String> {
     let Some(array) = array(keys, key)? else { return Ok(Vec::new()) };
-    if array.length != tokens as u64 {
+    if array.length < tokens as u64 {
         return Err(format!("{key} has {} elements for {tokens} tokens", array.length));
+    }
+    if array.length > tokens as u64 {
+        tracing::warn!("{key} has {} elements for {tokens} tokens: the rest is left out", array.length);
     }
     let numbers = array
         .values()
+        .take(tokens)
         .enumerate()
         .map(|(index, value)| value.number().ok_or_else(|| format!("{key}[{index}] is {value}, not a number")));
     numbers.collect()
