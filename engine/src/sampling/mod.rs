@@ -83,12 +83,17 @@ impl Sampler {
         for (&id, count) in &mut self.counts {
             let Some(logit) = logits.get_mut(id as usize) else { continue };
             count.logit = *logit;
+            if !logit.is_finite() {
+                continue;
+            }
             if count.in_prompt || count.generated > 0 {
                 *logit = if *logit > 0.0 { *logit / repetition_penalty } else { *logit * repetition_penalty };
             }
             if count.generated > 0 {
                 *logit -= presence_penalty + frequency_penalty * count.generated as f32;
             }
+            // The least penalties divide beyond what there are numbers for.
+            *logit = logit.clamp(f32::MIN, f32::MAX);
         }
     }
 }
@@ -183,6 +188,14 @@ mod tests {
         let mut present = Sampler::new(Sampling { presence_penalty: 0.6, ..greedy }, None, &[]);
         let ids: Vec<_> = (0..3).map(|_| present.sample(&mut [1.0, 0.5]).unwrap().id).collect();
         assert_eq!(ids, [0, 1, 0], "once, however often");
+    }
+
+    #[test]
+    fn the_least_penalty_leaves_numbers() {
+        for repetition_penalty in [f32::from_bits(1), 1e-38] {
+            let mut sampler = Sampler::new(Sampling { repetition_penalty, ..Sampling::default() }, None, &[0]);
+            assert_eq!(sampler.sample(&mut [10.0, 2.0]).unwrap().id, 0);
+        }
     }
 
     #[test]
