@@ -6,8 +6,8 @@
 //! - `settings` says what holds, of the configuration and of `variables`; `setup` makes providers and exporters of
 //!   it, on `runtime`'s own thread;
 //! - `propagation` reads which trace a caller wants continued;
-//! - `spans` says what a request's spans are, with `span_times`, `names` and `content`; `encode` makes bytes of them, as
-//!   `protobuf` has it;
+//! - `spans` says what a request's spans are, with `span_times`, `held_up`, `names` and `content`; `encode` makes bytes
+//!   of them, as `protobuf` has it;
 //! - `export` queues them, sends them and counts what became of each;
 //! - `steps` makes metrics of the engine's steps and spans of some, with `step_links` and `utilization`;
 //! - `metrics` holds the instruments that are recorded into, with `buckets`; `observed` and `engine_state` those read
@@ -49,6 +49,7 @@ mod content;
 mod encode;
 mod engine_state;
 mod export;
+mod held_up;
 pub mod logs;
 mod metrics;
 mod names;

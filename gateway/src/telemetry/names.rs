@@ -49,6 +49,18 @@ pub(super) const PROMPT_TOKENS: &str = "gateway.prompt_tokens";
 pub(super) const PREFIX_TOKENS: &str = "gateway.cached_tokens";
 pub(super) const COMPLETION_TOKENS: &str = "gateway.completion_tokens";
 
+pub(super) const MEAN_BATCH: &str = "gateway.mean_batch";
+pub(super) const MEAN_KV_USE: &str = "gateway.mean_kv_use";
+pub(super) const MORE_INTERRUPTIONS: &str = "gateway.more_interruptions";
+pub(super) const BLOCKED_BY: &str = "gateway.blocked_by";
+pub(super) const BLOCKED_BATCH_MS: &str = "gateway.blocked.batch_ms";
+pub(super) const BLOCKED_KV_MS: &str = "gateway.blocked.kv_ms";
+pub(super) const BLOCKED_STEP_BUDGET_MS: &str = "gateway.blocked.step_budget_ms";
+pub(super) const BLOCKED_FAIRNESS_MS: &str = "gateway.blocked.fairness_ms";
+
+pub(super) const PREEMPTED: &str = "preempted";
+pub(super) const STALLED: &str = "stalled";
+pub(super) const RESUMED: &str = "resumed";
 pub(super) const FIRST_TOKEN: &str = "first_token";
 
 pub(super) const STEP: &str = "engine.step";

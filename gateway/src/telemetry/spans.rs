@@ -5,8 +5,6 @@
 //! later phases may be absent. What went wrong is said on every span that it ended: the phase it happened in, and those
 //! above.
 
-use std::time::Duration;
-
 use opentelemetry::{
     KeyValue,
     trace::{SpanContext, SpanId, SpanKind},
@@ -16,6 +14,7 @@ use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use super::{
     ClosedRequest, content,
     encode::{EncodedSpans, Parent, SpanHead, SpanWriter},
+    held_up::{self, milliseconds},
     names,
     outcome::error_type,
     span_times::{self, SpanTime},
@@ -71,6 +70,7 @@ pub(super) fn encode(
         let head = server.head((interval.phase.as_str(), ""), id, below_operation, times);
         spans.add(&head, |span| {
             describe_phase(span, interval, request);
+            held_up::events(span, ledger, interval);
             steps.of(&interval).for_each(|step| span.link(step, &[]));
             if index == last {
                 mark(span, &wrong);
@@ -217,6 +217,7 @@ fn describe_phase(span: &mut SpanWriter<'_>, interval: Interval, request: &Close
         Phase::Queue => {
             let depth = facts.queue_depth.map(|depth| i64::try_from(depth).unwrap_or(i64::MAX));
             span.attribute_if(names::QUEUE_DEPTH, depth);
+            held_up::describe_queue(span, stamps.blocked);
         }
         Phase::Prefill => {
             span.attribute(names::PROMPT_TOKENS, &i64::from(usage.prompt_tokens));
@@ -224,14 +225,16 @@ fn describe_phase(span: &mut SpanWriter<'_>, interval: Interval, request: &Close
             // Those that were computed; only if all of them were.
             let computed = stamps.first_token.map(|_| usage.prompt_tokens.saturating_sub(usage.cached_tokens));
             span.attribute_if(names::TOKENS_PER_SECOND, computed.and_then(|tokens| per_second(tokens, interval)));
+            held_up::describe_steps(span, &stamps.prefill);
         }
         Phase::Decode => {
             span.attribute(names::COMPLETION_TOKENS, &i64::from(usage.completion_tokens));
-            span.attribute(names::STEPS, &i64::from(stamps.steps));
             // The first was prefill's.
             let tokens = usage.completion_tokens.saturating_sub(1);
             span.attribute_if(names::TOKENS_PER_SECOND, per_second(tokens, interval));
-            describe_interruptions(span, request);
+            held_up::describe_steps(span, &stamps.decode);
+            let more = (stamps.more_interruptions > 0).then(|| i64::from(stamps.more_interruptions));
+            span.attribute_if(names::MORE_INTERRUPTIONS, more);
             span.attribute_if(names::TPOT_MS, request.ledger.time_per_output_token().map(milliseconds));
         }
         Phase::Deliver => {
@@ -244,11 +247,6 @@ fn describe_phase(span: &mut SpanWriter<'_>, interval: Interval, request: &Close
 fn per_second(tokens: u32, phase: Interval) -> Option<f64> {
     let seconds = phase.end.saturating_duration_since(phase.start).as_secs_f64();
     (tokens > 0 && seconds > 0.0).then(|| (f64::from(tokens) / seconds * 1e3).round() / 1e3)
-}
-
-/// Exact to the nanosecond, without the noise of seconds made into milliseconds.
-fn milliseconds(time: Duration) -> f64 {
-    time.as_nanos() as f64 / 1e6
 }
 
 /// The number that was meant: 0.7, where widening 0.7f32 gives 0.699999988. That is what the shorter number's own

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use engine::{Stamps, Usage};
+use engine::{Blocked, Interruption, InterruptionCause, PhaseSteps, Stamps, Usage};
 use http::HeaderMap;
 use opentelemetry::trace::{SpanKind, Status};
 use opentelemetry_sdk::trace::SpanData;
@@ -213,6 +213,54 @@ fn a_refusal_is_the_clients_fault_and_an_overload_ours() {
     let tree = spans(&HeaderMap::new(), &ledger(Phase::Queue), &overloaded, Outcome::Overloaded);
     assert!(matches!(tree["POST /generate"].status, Status::Error { .. }));
     assert_eq!(text(&tree["POST /generate"], "error.type").as_deref(), Some("overloaded"));
+}
+
+#[test]
+fn what_held_a_request_up_is_said_where_it_did() {
+    let mut ledger = ledger(Phase::Deliver);
+    let millis = Duration::from_millis;
+    let at = |after: u64| ledger.started + millis(after);
+    let interruption = |cause, from, until| Interruption { cause, from: at(from), until: Some(at(until)) };
+    let interruptions = vec![
+        interruption(InterruptionCause::Preempted, 22, 30),
+        interruption(InterruptionCause::Stalled, 31, 33),
+        Interruption { cause: InterruptionCause::Stalled, from: at(34), until: None },
+    ];
+    ledger.stamps.blocked = Blocked { batch: millis(2), kv: millis(4), ..Blocked::default() };
+    ledger.stamps.interruptions = interruptions;
+    ledger.stamps.prefill = PhaseSteps { steps: 2, sequences: 7, kv_thousandths: 500, ..PhaseSteps::default() };
+    let decode = PhaseSteps { steps: 3, sequences: 4, stall: millis(2), preempted: millis(1), ..PhaseSteps::default() };
+    ledger.stamps.decode = PhaseSteps { interference: Duration::from_micros(1500), ..decode };
+    let spans = spans(&HeaderMap::new(), &ledger, &facts(), Outcome::Stop);
+    for (phase, key, value) in [
+        ("queue", "gateway.blocked_by", Some("kv")),
+        ("queue", "gateway.blocked.batch_ms", Some("2")),
+        ("queue", "gateway.blocked.kv_ms", Some("4")),
+        ("queue", "gateway.blocked.fairness_ms", None),
+        ("prefill", "gateway.steps", Some("2")),
+        ("prefill", "gateway.mean_batch", Some("3.5")),
+        ("prefill", "gateway.mean_kv_use", Some("0.25")),
+        ("prefill", "gateway.preempted_ms", Some("0")),
+        ("decode", "gateway.steps", Some("3")),
+        ("decode", "gateway.mean_batch", Some("1.333")),
+        ("decode", "gateway.stall_ms", Some("2")),
+        ("decode", "gateway.preempted_ms", Some("1")),
+        ("decode", "gateway.interference_ms", Some("1.5")),
+    ] {
+        assert_eq!(text(&spans[phase], key).as_deref(), value, "{phase} {key}");
+    }
+    let events = |phase: &str| -> Vec<String> {
+        let told = spans[phase].events.iter().map(|event| {
+            let pairs = event.attributes.iter().map(|pair| format!(" {}={}", pair.key, pair.value));
+            event.name.to_string() + &pairs.collect::<String>()
+        });
+        told.collect()
+    };
+    assert_eq!(events("prefill"), ["preempted gateway.preempted_ms=8"]);
+    assert_eq!(
+        events("decode"),
+        ["resumed gateway.preempted_ms=8", "stalled gateway.stall_ms=2", "resumed gateway.stall_ms=2", "stalled",]
+    );
 }
 
 #[test]
