@@ -81,6 +81,8 @@ impl Outcome {
 /// What is known of a request besides its times; filled in as it becomes known.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
+    /// Whose request it is, once its key was seen: its place among ours.
+    pub caller: Option<usize>,
     /// The id the response carries (`gen-…`).
     pub response_id: Option<String>,
     /// `x-request-id`.

@@ -1,17 +1,20 @@
 //! The last requests that ended: what someone without a trace store looks at.
 //!
-//! Memory is bounded by the number kept; prompts and answers are not.
+//! Each caller sees its own, and none pushes out another's: so many are kept of each, and where that makes too many
+//! in all, those of whoever has the most. What was refused before it was known whose it is, is not kept, and prompts
+//! and answers never are.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use crate::ledger::{Facts, Ledger, Outcome, Phase};
 
-/// Requests kept.
+/// Requests kept of one caller, and in all.
 const KEPT: usize = 200;
+const KEPT_IN_ALL: usize = 20 * KEPT;
 
 /// One request that ended.
 #[derive(Debug, Clone)]
@@ -35,31 +38,38 @@ pub enum Order {
     Phase(Phase),
 }
 
-/// The last requests, 200 of them.
+/// The last requests, 200 of each caller.
 #[derive(Debug, Default)]
 pub struct Recent {
-    ended: Mutex<VecDeque<EndedRequest>>,
+    ended: Mutex<BTreeMap<usize, VecDeque<EndedRequest>>>,
 }
 
 impl Recent {
-    /// Keeps `request` and lets go of the oldest.
+    /// Keeps `request`, unless nobody knows whose it is, and lets go of the oldest.
     pub fn push(&self, mut request: EndedRequest) {
+        let Some(caller) = request.facts.caller else { return };
         request.facts.content = None;
         let mut ended = self.lock();
-        if ended.len() == KEPT {
-            ended.pop_front();
+        let own = ended.entry(caller).or_default();
+        own.push_back(request);
+        if own.len() > KEPT {
+            own.pop_front();
+        } else if ended.values().map(VecDeque::len).sum::<usize>() > KEPT_IN_ALL {
+            ended.values_mut().max_by_key(|requests| requests.len()).and_then(VecDeque::pop_front);
         }
-        ended.push_back(request);
     }
 
-    /// The slowest by `order`, at most `limit`.
-    pub fn slowest(&self, order: Order, limit: usize) -> Vec<EndedRequest> {
-        let mut timed: Vec<_> = self.lock().iter().filter_map(|at| Some((order.time(at)?, at.clone()))).collect();
+    /// A caller's slowest by `order`, at most `limit`.
+    pub fn slowest(&self, caller: usize, order: Order, limit: usize) -> Vec<EndedRequest> {
+        let ended = self.lock();
+        let own = ended.get(&caller).into_iter().flatten();
+        let mut timed: Vec<_> = own.filter_map(|at| Some((order.time(at)?, at.clone()))).collect();
+        drop(ended);
         timed.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
         timed.into_iter().take(limit).map(|(_, request)| request).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<EndedRequest>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, VecDeque<EndedRequest>>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -97,12 +107,12 @@ mod tests {
         let scheduled = queued.and_then(|millis| at(2 + millis));
         (ledger.received, ledger.tokenized, ledger.closed) = (received, tokenized, closed);
         ledger.stamps.scheduled = scheduled;
-        let facts = Facts { content: Some(Content::default()), ..Facts::default() };
+        let facts = Facts { caller: Some(0), content: Some(Content::default()), ..Facts::default() };
         EndedRequest { trace_id: total.to_string(), ledger, facts, outcome: Outcome::Stop }
     }
 
     fn ids(recent: &Recent, order: Order, limit: usize) -> Vec<String> {
-        recent.slowest(order, limit).into_iter().map(|request| request.trace_id).collect()
+        recent.slowest(0, order, limit).into_iter().map(|request| request.trace_id).collect()
     }
 
     #[test]
@@ -114,7 +124,7 @@ mod tests {
         assert_eq!(ids(&recent, Order::Total, 9), ["90", "70", "50"]);
         assert_eq!(ids(&recent, Order::Total, 1), ["90"]);
         assert_eq!(ids(&recent, Order::Phase(Phase::Queue), 9), ["70", "50"]);
-        assert!(recent.slowest(Order::Total, 9).iter().all(|request| request.facts.content.is_none()));
+        assert!(recent.slowest(0, Order::Total, 9).iter().all(|request| request.facts.content.is_none()));
     }
 
     #[test]
@@ -125,5 +135,21 @@ mod tests {
         }
         let kept = ids(&recent, Order::Total, usize::MAX);
         assert_eq!((kept.len(), kept.last().map(String::as_str)), (KEPT, Some("13")));
+    }
+    #[test]
+    fn callers_see_their_own_and_push_out_nobody_elses() {
+        let recent = Recent::default();
+        let of = |caller, total| {
+            let ended = request(total, None);
+            EndedRequest { facts: Facts { caller, ..ended.facts }, ..ended }
+        };
+        recent.push(of(Some(7), 10));
+        (0..3 * KEPT as u64).for_each(|total| recent.push(of(None, 20 + total)));
+        (0..3 * KEPT as u64).for_each(|total| recent.push(of(Some(1), 20 + total)));
+        (100..140).flat_map(|caller| (0..KEPT as u64).map(move |total| of(Some(caller), 20 + total))).for_each(|ended| recent.push(ended));
+        let kept = |caller| recent.slowest(caller, Order::Total, usize::MAX).len();
+        assert_eq!((kept(7), kept(0)), (1, 0));
+        assert!((100..140).chain([1]).map(kept).sum::<usize>() < KEPT_IN_ALL);
+        assert!(kept(1) > KEPT / 3);
     }
 }

@@ -67,6 +67,9 @@ impl App {
     /// A gateway that is loading. Reads the API keys.
     pub fn new(config: Config, telemetry: Telemetry) -> Result<Self, ConfigError> {
         let keys = config.auth.keys()?;
+        if let Some(warning) = config.auth.warning() {
+            tracing::warn!("{warning}");
+        }
         let rate_limit = RateLimit::new(&config.limits, keys.len());
         let recent = config.server.shows_requests().then(Recent::default);
         Ok(Self {

@@ -1,19 +1,24 @@
 //! `GET /debug/requests`.
 
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use http::Uri;
 
 use crate::{
     error::{ApiError, ErrorCode},
+    middleware::auth::Caller,
     recent::Order,
     state::App,
     wire::debug::{RequestBody, RequestList},
 };
 
-/// The last requests that ended, the slowest first: `?sort=total|receive|…|deliver` and `?limit=N`.
-pub async fn requests(State(app): State<App>, uri: Uri) -> Result<Json<RequestList>, ApiError> {
+/// The caller's last requests that ended, the slowest first: `?sort=total|receive|…|deliver` and `?limit=N`.
+pub async fn requests(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+) -> Result<Json<RequestList>, ApiError> {
     let asked = Asked::read(&uri)?;
-    let slowest = app.recent().map(|recent| recent.slowest(asked.order, asked.limit)).unwrap_or_default();
+    let slowest = app.recent().map(|recent| recent.slowest(caller.0, asked.order, asked.limit)).unwrap_or_default();
     Ok(Json(RequestList { requests: slowest.iter().map(RequestBody::from).collect() }))
 }
 

@@ -9,6 +9,7 @@ use http::{HeaderMap, header};
 
 use crate::{
     error::{ApiError, ErrorCode},
+    request::OpenRequest,
     state::App,
 };
 
@@ -21,6 +22,9 @@ pub async fn require_key(State(app): State<App>, mut request: Request, next: Nex
     let keys = app.keys();
     let place = if keys.is_empty() { Some(0) } else { bearer(request.headers()).and_then(|key| keys.position(key)) };
     if let Some(place) = place {
+        if let Some(open) = request.extensions().get::<OpenRequest>() {
+            open.note(|facts| facts.caller = Some(place));
+        }
         request.extensions_mut().insert(Caller(place));
         return next.run(request).await;
     }
@@ -28,7 +32,9 @@ pub async fn require_key(State(app): State<App>, mut request: Request, next: Nex
     ApiError::new(ErrorCode::InvalidApiKey, message).into_response()
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+/// The key as it was sent: it need not be ASCII.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, key) = value.split_at(value.iter().position(|byte| *byte == b' ')?);
+    scheme.eq_ignore_ascii_case(b"bearer").then(|| key.trim_ascii())
 }

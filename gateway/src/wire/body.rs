@@ -36,21 +36,33 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     }
 }
 
+/// JSON in UTF-8, under any of the names that these have.
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let unsupported = |message| Err(ApiError::new(ErrorCode::UnsupportedMediaType, message));
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut parts = content_type.split(';').map(str::trim);
-    if !parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
+    if !parts.next().is_some_and(is_json) {
         return unsupported("content-type must be application/json");
     }
-    let charset = parts.find_map(|part| part.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("charset")));
-    if charset.is_some_and(|(_, charset)| !charset.trim_matches('"').eq_ignore_ascii_case("utf-8")) {
+    let charset = parts.find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches(['"', '\'']))
+    });
+    let is_utf8 = |charset: &str| ["utf-8", "utf8", "us-ascii"].iter().any(|name| charset.eq_ignore_ascii_case(name));
+    if charset.is_some_and(|charset| !is_utf8(charset)) {
         return unsupported("the body's charset must be utf-8");
     }
     match headers.get(header::CONTENT_ENCODING) {
-        Some(encoding) if encoding != "identity" => unsupported("content-encoding is not supported"),
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            unsupported("content-encoding is not supported")
+        }
         _ => Ok(()),
     }
+}
+
+fn is_json(essence: &str) -> bool {
+    let essence = essence.to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
 /// The whole body. What is announced as too large is not read at all, the rest is cut at the limit.
