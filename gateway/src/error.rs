@@ -34,6 +34,12 @@ pub enum ErrorCode {
     InvalidValue,
     /// The prompt does not fit the model's context.
     ContextLengthExceeded,
+    /// The request names no host, or several, or none that can be.
+    InvalidHost,
+    /// The host it names is not answered to.
+    HostNotAllowed,
+    /// A browser's page of another origin asks.
+    OriginNotAllowed,
     /// The key is missing or not ours.
     InvalidApiKey,
     /// Another model than the one served.
@@ -77,6 +83,9 @@ impl ErrorCode {
             Self::UnknownField => "unknown_field",
             Self::InvalidValue => "invalid_value",
             Self::ContextLengthExceeded => "context_length_exceeded",
+            Self::InvalidHost => "invalid_host",
+            Self::HostNotAllowed => "host_not_allowed",
+            Self::OriginNotAllowed => "origin_not_allowed",
             Self::InvalidApiKey => "invalid_api_key",
             Self::ModelNotFound => "model_not_found",
             Self::RouteNotFound => "route_not_found",
@@ -104,9 +113,11 @@ impl ErrorCode {
             | Self::UnknownField
             | Self::InvalidValue
             | Self::ContextLengthExceeded
+            | Self::InvalidHost
             | Self::BodyIncomplete
             | Self::BodyMalformed => StatusCode::BAD_REQUEST,
             Self::InvalidApiKey => StatusCode::UNAUTHORIZED,
+            Self::HostNotAllowed | Self::OriginNotAllowed => StatusCode::FORBIDDEN,
             Self::ModelNotFound | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -134,6 +145,7 @@ impl ErrorCode {
     fn kind(self) -> &'static str {
         match self.status() {
             StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::FORBIDDEN => "permission_error",
             StatusCode::NOT_FOUND => "not_found_error",
             StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "timeout_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",

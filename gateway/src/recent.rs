@@ -146,7 +146,9 @@ mod tests {
         recent.push(of(Some(7), 10));
         (0..3 * KEPT as u64).for_each(|total| recent.push(of(None, 20 + total)));
         (0..3 * KEPT as u64).for_each(|total| recent.push(of(Some(1), 20 + total)));
-        (100..140).flat_map(|caller| (0..KEPT as u64).map(move |total| of(Some(caller), 20 + total))).for_each(|ended| recent.push(ended));
+        (100..140)
+            .flat_map(|caller| (0..KEPT as u64).map(move |total| of(Some(caller), 20 + total)))
+            .for_each(|ended| recent.push(ended));
         let kept = |caller| recent.slowest(caller, Order::Total, usize::MAX).len();
         assert_eq!((kept(7), kept(0)), (1, 0));
         assert!((100..140).chain([1]).map(kept).sum::<usize>() < KEPT_IN_ALL);

@@ -8,7 +8,13 @@ use axum::{
 
 use crate::{
     handlers::{debug, fallback, generate, health, metrics, models, tokenize},
-    middleware::{auth::require_key, ledger::keep_ledger, rate_limit::limit_rate, request_id::request_id},
+    middleware::{
+        auth::require_key,
+        ledger::keep_ledger,
+        origin::{check_origin, cors},
+        rate_limit::limit_rate,
+        request_id::request_id,
+    },
     state::App,
 };
 
@@ -39,6 +45,8 @@ pub fn router(app: App) -> Router {
         .route("/metrics", get(metrics::metrics))
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
+        .layer(tower::util::option_layer(cors(&app)))
+        .layer(from_fn_with_state(app.clone(), check_origin))
         .layer(from_fn(request_id))
         .with_state(app)
 }

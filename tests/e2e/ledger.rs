@@ -110,7 +110,7 @@ async fn carry_out(planned: &Planned, address: SocketAddr) -> std::io::Result<Op
     let Planned { caller, manner, body } = planned;
     let key = if *manner == Manner::Intrudes { "wrong" } else { KEY };
     let head = format!(
-        "POST /generate HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-type: application/json\r\n\
+        "POST /generate HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
          authorization: Bearer {key}\r\ntraceparent: {}\r\ncontent-length: {}\r\n\r\n",
         caller.traceparent(),
         body.len()

@@ -88,7 +88,7 @@ async fn connect(
     let mut socket = BufReader::new(socket);
     for number in share {
         let body = if number % TINY_EVERY == 0 { TINY } else { REFUSED };
-        let head = "POST /generate HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\ncontent-length:";
+        let head = "POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length:";
         let request = format!("{head} {}\r\n\r\n{body}", body.len());
         socket.write_all(request.as_bytes()).await?;
         let status = read_answer(&mut socket).await?;

@@ -65,8 +65,7 @@ impl AuthConfig {
 
 impl ApiKeys {
     fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let bytes =
-            std::fs::read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         let malformed = |reason| ConfigError::Malformed { origin: path.display().to_string(), reason };
         Self::from_lines(&bytes).map_err(malformed)
     }
@@ -171,7 +170,9 @@ mod tests {
 
     #[test]
     fn however_a_file_is_written_its_keys_match() {
-        for text in ["\u{feff}one\ntwo", "one\rtwo\r", "one\r\ntwo\r\n", "\r\n\n# no key\r\none\r\rtwo", " one\t\n\ttwo"] {
+        for text in
+            ["\u{feff}one\ntwo", "one\rtwo\r", "one\r\ntwo\r\n", "\r\n\n# no key\r\none\r\rtwo", " one\t\n\ttwo"]
+        {
             assert_eq!(places(&ApiKeys::from_lines(text.as_bytes()).unwrap(), ["one", "two"]), [Some(0), Some(1)]);
         }
         let keys = ApiKeys::from_lines("schlüssel\n鍵\n".as_bytes()).unwrap();

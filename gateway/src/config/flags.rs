@@ -56,6 +56,13 @@ struct ServerFlags {
     /// Time running requests get after a stop signal [default: 30s].
     #[arg(long, env = "GATEWAY_DRAIN_TIMEOUT")]
     drain_timeout: Option<Seconds>,
+    /// Names that it may be asked under, besides this machine's own: on loopback without keys no others are answered
+    /// to [default: none more].
+    #[arg(long, env = "GATEWAY_ALLOWED_HOSTS", value_name = "NAMES", value_delimiter = ',')]
+    allowed_hosts: Option<Vec<String>>,
+    /// Origins of web pages that may ask, such as https://a.example; * is any [default: none].
+    #[arg(long, env = "GATEWAY_CORS_ORIGIN", value_name = "ORIGINS", value_delimiter = ',')]
+    cors_origin: Option<Vec<String>>,
     /// Whether /debug/requests shows the ledgers of the last requests [default: on loopback only].
     #[arg(long, env = "GATEWAY_DEBUG_REQUESTS", value_name = "BOOL")]
     debug_requests: Option<bool>,

@@ -24,6 +24,11 @@ pub struct ServerConfig {
     pub keep_alive: Seconds,
     /// Time that running requests get to end after a stop signal.
     pub drain_timeout: Seconds,
+    /// Names it is asked under besides this machine's own; `*` is any. With one, or on loopback without keys, others
+    /// are refused.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of pages that may ask, such as `https://a.example`; `*` is any.
+    pub cors_origin: Vec<String>,
     /// Whether `/debug/requests` shows the last requests; else only where `host` is a loopback address.
     pub debug_requests: Option<bool>,
 }
@@ -38,6 +43,8 @@ impl Default for ServerConfig {
             write_timeout: Seconds::new(60),
             keep_alive: Seconds::new(15),
             drain_timeout: Seconds::new(30),
+            allowed_hosts: Vec::new(),
+            cors_origin: Vec::new(),
             debug_requests: None,
         }
     }
@@ -54,7 +61,27 @@ impl ServerConfig {
         self.debug_requests.unwrap_or(self.host.is_loopback())
     }
 
+    /// Whether a request that names `host`, without a port, is answered.
+    pub fn answers_to(&self, host: &str, is_open: bool) -> bool {
+        if self.allowed_hosts.is_empty() && !(is_open && self.host.is_loopback()) {
+            return true;
+        }
+        let name = host.trim_end_matches('.').to_ascii_lowercase();
+        let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
+        let is_own = name == "localhost" || name.ends_with(".localhost") || address.is_ok_and(|at| at.is_loopback());
+        is_own || self.allowed_hosts.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(&name))
+    }
+
     pub(super) fn check(&self) -> Result<(), Violation> {
+        if self.allowed_hosts.iter().any(|name| name.is_empty() || name.contains(['/', '@', ' '])) {
+            return Err(("server.allowed_hosts", "holds what can be no host's name".to_owned()));
+        }
+        let is_origin = |page: &str| {
+            page == "*" || url::Url::parse(page).is_ok_and(|url| url.origin().ascii_serialization() == page)
+        };
+        if let Some(page) = self.cors_origin.iter().find(|page| !is_origin(page)) {
+            return Err(("server.cors_origin", format!("`{page}` is not an origin such as https://a.example")));
+        }
         within("server.max_connections", self.max_connections, 1..=1_000_000)?;
         within("server.header_timeout", self.header_timeout, Seconds::new(1)..=Seconds::new(3600))?;
         within("server.write_timeout", self.write_timeout, Seconds::new(1)..=Seconds::new(3600))?;

@@ -2,5 +2,6 @@
 
 pub mod auth;
 pub mod ledger;
+pub mod origin;
 pub mod rate_limit;
 pub mod request_id;

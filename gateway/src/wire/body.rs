@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::{
     error::{ApiError, ErrorCode},
@@ -94,6 +94,13 @@ fn broken_off(error: &axum::Error) -> ApiError {
         }
         _ => ApiError::new(ErrorCode::BodyIncomplete, "the body broke off"),
     }
+}
+
+/// A field that may be `null`, which is as if it were absent.
+pub(crate) fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A `T` from a JSON object.

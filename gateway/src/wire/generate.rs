@@ -5,7 +5,7 @@ use std::fmt;
 use engine::{Sampling, TokenLogprob, Usage};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::timings::Timings;
+use super::{body::null_as_default, timings::Timings};
 use crate::{
     error::{ApiError, ErrorCode},
     ledger::Asked,
@@ -33,19 +33,19 @@ pub struct GenerateBody {
     repetition_penalty: Option<f32>,
     presence_penalty: Option<f32>,
     frequency_penalty: Option<f32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     stop: Stop,
     seed: Option<u64>,
     /// Report logprobs, with so many alternatives.
     pub logprobs: Option<u8>,
     /// Go on past the model's end of sequence.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub ignore_eos: bool,
     /// Do not put the prompt through the chat template.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub raw: bool,
     /// Answer with events.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub stream: bool,
     /// The model asked for; the one served unless given.
     pub model: Option<String>,

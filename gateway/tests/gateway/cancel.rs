@@ -50,7 +50,8 @@ async fn leaving_before_a_whole_answer_is_there_frees_its_blocks() {
 async fn leaving_before_the_body_is_sent_closes_the_ledger_too() {
     let gateway = TestGateway::start().await;
     let mut socket = TcpStream::connect(gateway.address).await.unwrap();
-    let head = "POST /generate HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let head =
+        "POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
     socket.write_all(head.as_bytes()).await.unwrap();
     gateway.until(async || gateway.metric("gateway_requests_active", "waiting").await == 1.0).await;
     drop(socket);

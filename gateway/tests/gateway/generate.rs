@@ -155,7 +155,7 @@ async fn the_callers_trace_and_request_id_are_carried_on() {
     let body = asked(false).to_string();
     let send = async |id: &str| {
         let request = format!(
-            "POST /generate HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-type: application/json\r\n\
+            "POST /generate HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
              traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\
              x-request-id: {id}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()

@@ -23,8 +23,9 @@ async fn while_the_model_loads_the_gateway_lives_but_is_not_ready() {
         socket.write_all(&request).await.unwrap();
         read_answer(socket).await
     };
-    let get =
-        async |path: &str| send(format!("GET {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n").into()).await;
+    let get = async |path: &str| {
+        send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").into()).await
+    };
     assert_eq!(get("/health/live").await.status, 200);
     let ready = get("/health/ready").await;
     assert_eq!((ready.status, ready.text().as_str()), (503, "loading"));

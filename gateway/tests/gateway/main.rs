@@ -8,6 +8,7 @@ mod generate;
 mod lifecycle;
 mod malformed;
 mod model_pull;
+mod origin;
 mod overload;
 mod prefix_cache;
 mod program;

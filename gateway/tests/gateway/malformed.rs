@@ -122,7 +122,7 @@ async fn bad_encodings_and_sizes_are_refused() {
 async fn bodies_that_are_too_large_are_not_read() {
     let gateway =
         TestGateway::start_with(|config| config.limits.max_body_bytes = gateway::config::ByteSize(4096)).await;
-    let head = "POST /generate HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n";
+    let head = "POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     let too_large = (413, None, "body_too_large");
 
     // Announced: refused although not one byte of it was sent.
@@ -156,10 +156,34 @@ async fn other_media_types_are_refused() {
         "content-type: application/json\r\ncontent-encoding: gzip",
     ] {
         let request = format!(
-            "POST /generate HTTP/1.1\r\nhost: t\r\nconnection: close\r\n{header}\r\ncontent-length: 14\r\n\r\n{{\"prompt\":\"x\"}}"
+            "POST /generate HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\ncontent-length: 14\r\n\r\n{{\"prompt\":\"x\"}}"
         );
         refused(&gateway, header, request.as_bytes(), (415, None, "unsupported_media_type")).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_is_taken_under_each_of_its_names_and_null_is_as_absent() {
+    let gateway = TestGateway::start().await;
+    let body = r#"{"prompt":"x","raw":null,"stream":null,"stop":null,"ignore_eos":null,"temperature":null,"max_tokens":null,
+        "top_p":null,"top_k":null,"min_p":null,"repetition_penalty":null,"presence_penalty":null,"frequency_penalty":null,
+        "seed":null,"logprobs":null,"model":null}"#;
+    for media_type in [
+        "application/json; charset=utf8",
+        "Application/JSON;Charset=\"UTF-8\"",
+        "application/vnd.api+json",
+        "application/json; profile=x; charset = utf-8",
+    ] {
+        let length = body.len();
+        let request = format!(
+            "POST /generate HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: {media_type}\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        );
+        let answer = gateway.raw(request.as_bytes()).await;
+        assert_eq!(answer.status, 200, "{media_type}: {}", answer.text());
+    }
+    let tokens = gateway.post("/tokenize", r#"{"text":"x","add_special_tokens":null,"parse_special":null}"#).await;
+    assert_eq!(tokens.json(), gateway.post("/tokenize", r#"{"text":"x"}"#).await.json());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,15 +192,15 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
         config.limits.body_timeout = std::time::Duration::from_millis(50).into();
     })
     .await;
-    let head = "POST /generate HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let head =
+        "POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
     refused(&gateway, "slow", head.as_bytes(), (408, None, "body_timeout")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_chunks_are_refused() {
     let gateway = TestGateway::start().await;
-    let head =
-        "POST /generate HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = "POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
     let request = format!("{head}nonsense\r\n{{}}\r\n");
     refused(&gateway, "chunks", request.as_bytes(), (400, None, "body_malformed")).await;
 }
@@ -187,7 +211,7 @@ async fn a_refusal_leaves_the_connection_to_the_next_request() {
     let request = |body: &str, connection: &str| {
         let length = body.len();
         format!(
-            "POST /generate HTTP/1.1\r\nhost: t\r\nconnection: {connection}\r\n\
+            "POST /generate HTTP/1.1\r\nhost: localhost\r\nconnection: {connection}\r\n\
              content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         )
     };
@@ -201,7 +225,7 @@ async fn a_refusal_leaves_the_connection_to_the_next_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_is_too_large_or_no_http_is_refused() {
     let gateway = TestGateway::start().await;
-    let large = format!("GET /health HTTP/1.1\r\nhost: t\r\nx-large: {}\r\n\r\n", "x".repeat(100_000));
+    let large = format!("GET /health HTTP/1.1\r\nhost: localhost\r\nx-large: {}\r\n\r\n", "x".repeat(100_000));
     assert_eq!(gateway.raw(large.as_bytes()).await.status, 431);
     assert_eq!(gateway.raw(b"\x16\x03\x01 hello\r\n\r\n").await.status, 400);
     good(&gateway).await;

@@ -32,7 +32,7 @@ async fn beyond_its_rate_a_caller_is_refused_and_counted() {
     assert!(refused.header("x-trace-id").is_some());
     // Before the body is read: this one is no JSON, and the next one never comes.
     assert_limited(&gateway.post("/tokenize", "{").await);
-    let head = "POST /detokenize HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 9\r\n\r\n";
+    let head = "POST /detokenize HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 9\r\n\r\n";
     assert_limited(&gateway.raw(head.as_bytes()).await);
 
     for path in ["/health", "/health/ready", "/metrics", "/v1/models"] {
@@ -59,8 +59,9 @@ async fn each_key_has_its_own_rate_and_a_wrong_one_takes_nothing() {
     })
     .await;
     let ask = async |key: &str| {
-        let head =
-            format!("POST /tokenize HTTP/1.1\r\nhost: t\r\nconnection: close\r\nauthorization: Bearer {key}\r\n");
+        let head = format!(
+            "POST /tokenize HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer {key}\r\n"
+        );
         let body = "content-type: application/json\r\ncontent-length: 12\r\n\r\n{\"text\":\"x\"}";
         gateway.raw(format!("{head}{body}").as_bytes()).await
     };

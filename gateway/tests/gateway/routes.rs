@@ -77,7 +77,7 @@ async fn with_keys_only_their_holders_are_answered() {
     std::fs::write(&keys, "open-sesame\n").unwrap();
     let gateway = TestGateway::start_with(|config| config.auth.keys_file = Some(keys)).await;
     let models = async |header: &str| {
-        let request = format!("GET /v1/models HTTP/1.1\r\nhost: t\r\nconnection: close\r\n{header}\r\n\r\n");
+        let request = format!("GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\n\r\n");
         gateway.raw(request.as_bytes()).await
     };
     for header in ["x-none: 1", "authorization: Bearer wrong", "authorization: Basic open-sesame", "authorization: x"] {
