@@ -19,6 +19,7 @@ use crate::cli::Plan;
 use crate::record::{Epoch, RequestRecord, Row};
 use crate::spans::{self, Exporter, SpanCounts, client_span};
 use crate::stats::{Aggregate, Histogram, Sample, Window};
+use crate::words::tell;
 
 /// Records on their way; a full channel makes users wait between requests, never within one.
 const CHANNEL_CAPACITY: usize = 4096;
@@ -96,12 +97,14 @@ pub struct Collected {
     pub rows_drawn_from: u64,
     /// What became of the spans; none if none were exported.
     pub spans: Option<SpanCounts>,
+    /// Whether all records were written, where they were to be.
+    pub records: anyhow::Result<()>,
 }
 
 /// The running collector.
 #[derive(Debug)]
 pub struct Collector {
-    thread: JoinHandle<anyhow::Result<Collected>>,
+    thread: JoinHandle<Collected>,
     live: Arc<Live>,
 }
 
@@ -140,7 +143,7 @@ impl Collector {
 
     /// Waits until every [`Intake`] is gone and all of it is in the figures.
     pub fn finish(self) -> anyhow::Result<Collected> {
-        self.thread.join().map_err(|_| anyhow::anyhow!("the collector thread panicked"))?
+        self.thread.join().map_err(|_| anyhow::anyhow!("the collector thread panicked"))
     }
 }
 
@@ -156,21 +159,19 @@ struct State {
 }
 
 impl State {
-    fn run(mut self, mut receiver: mpsc::Receiver<Message>) -> anyhow::Result<Collected> {
+    fn run(mut self, mut receiver: mpsc::Receiver<Message>) -> Collected {
         while let Some(message) = receiver.blocking_recv() {
             match message {
                 Message::UserStarted { at_us } => self.user_started(at_us),
-                Message::Finished(record) => self.finished(&record)?,
+                Message::Finished(record) => self.finished(&record),
             }
         }
-        if let Some(records) = self.records {
-            records.close()?;
-        }
+        let records = self.records.map_or(Ok(()), RecordFile::close);
         let whole = self.whole.unwrap_or_else(|| Aggregate::new(Window { start_us: 0, end_us: 0 }));
         let (mut rows, rows_drawn_from) = self.rows.into_parts();
         rows.sort_by_key(|row| row.sent_us);
         let spans = self.spans.map(|(exporter, _)| exporter.finish());
-        Ok(Collected { whole, steady: self.steady, rows, rows_drawn_from, spans })
+        Collected { whole, steady: self.steady, rows, rows_drawn_from, spans, records }
     }
 
     fn user_started(&mut self, at_us: u64) {
@@ -185,9 +186,9 @@ impl State {
         }
     }
 
-    fn finished(&mut self, record: &RequestRecord) -> anyhow::Result<()> {
+    fn finished(&mut self, record: &RequestRecord) {
         if let Some(records) = &mut self.records {
-            records.write(record)?;
+            records.write(record);
         }
         if let Some((exporter, run)) = &mut self.spans {
             client_span(record, run).into_iter().for_each(|span| exporter.offer(span));
@@ -196,15 +197,14 @@ impl State {
         for aggregate in self.whole.iter_mut().chain(&mut self.steady) {
             aggregate.add(record);
         }
-        if !record.succeeded() {
-            self.live.failed.fetch_add(1, Ordering::Relaxed);
-            return Ok(());
+        if let Some(failure) = &record.error {
+            self.live.failed.fetch_add(u64::from(!failure.class.is_ours()), Ordering::Relaxed);
+            return;
         }
         self.live.succeeded.fetch_add(1, Ordering::Relaxed);
         if let Some(ttft) = record.ttft() {
             self.live.recent_ttft.lock().unwrap_or_else(PoisonError::into_inner).record(ttft);
         }
-        Ok(())
     }
 }
 
@@ -213,23 +213,38 @@ impl State {
 pub struct RecordFile {
     path: PathBuf,
     writer: BufWriter<File>,
+    /// What went wrong first; nothing is written after it.
+    failure: Option<std::io::Error>,
 }
 
 impl RecordFile {
     /// Creates it, so that a bad path is known before the run.
     pub fn create(path: &Path) -> anyhow::Result<Self> {
         let file = File::create(path).with_context(|| format!("cannot create --records {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), writer: BufWriter::new(file) })
+        Ok(Self { path: path.to_owned(), writer: BufWriter::new(file), failure: None })
     }
 
-    fn write(&mut self, record: &RequestRecord) -> anyhow::Result<()> {
-        serde_json::to_writer(&mut self.writer, record)
-            .map_err(std::io::Error::from)
-            .and_then(|()| self.writer.write_all(b"\n"))
-            .with_context(|| format!("cannot write --records {}", self.path.display()))
+    /// A failure is told at once, and again at the end: the run is worth more than its records.
+    fn write(&mut self, record: &RequestRecord) {
+        if self.failure.is_some() {
+            return;
+        }
+        let written = serde_json::to_writer(&mut self.writer, record).map_err(std::io::Error::from);
+        if let Err(error) = written.and_then(|()| self.writer.write_all(b"\n")) {
+            tell(&format!("warning: cannot write --records {}: {error}; the run goes on", self.path.display()));
+            self.failure = Some(error);
+        }
     }
 
     fn close(mut self) -> anyhow::Result<()> {
-        self.writer.flush().with_context(|| format!("cannot write --records {}", self.path.display()))
+        let written = match self.failure.take() {
+            Some(error) => {
+                // Another attempt, when the file is dropped, would fail as well.
+                let _ = self.writer.into_parts();
+                Err(error)
+            }
+            None => self.writer.flush(),
+        };
+        written.with_context(|| format!("cannot write --records {}", self.path.display()))
     }
 }

@@ -6,7 +6,11 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 use loadgen::cli::{Args, Cli, Command, HOST_VARIABLE};
 use loadgen::commands::{analyze, run};
+use loadgen::words::{plain, tell};
 use tracing_subscriber::EnvFilter;
+
+/// Characters of an error that are shown: it may hold what a server said.
+const ERROR_LIMIT: usize = 2000;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -21,7 +25,7 @@ async fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            tell(&format!("error: {}", plain(&format!("{error:#}"), ERROR_LIMIT)));
             ExitCode::FAILURE
         }
     }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::words::plain;
+
 /// The zero of a run's times, on the steady clock that measures and on the wall clock that others read.
 #[derive(Debug, Clone, Copy)]
 pub struct Epoch {
@@ -136,8 +138,30 @@ impl Phase {
 pub enum ErrorClass {
     /// No connection could be made.
     Connect,
-    /// The connection broke before the answer ended.
+    /// The server's machine refused the connection.
+    Refused,
+    /// The server's name could not be resolved.
+    Dns,
+    /// No secure connection could be agreed upon.
+    Tls,
+    /// No connection was made in time.
+    ConnectTimeout,
+    /// The connection was reset before the answer ended.
     Reset,
+    /// The connection was closed before the answer ended.
+    Closed,
+    /// An answer that leads elsewhere; it is not followed.
+    Redirect,
+    /// More headers, or larger ones, than are read.
+    HeadersTooLarge,
+    /// The answer's body is not in the encoding that it claims, or in one that was not asked for.
+    ContentEncoding,
+    /// The answer is no event stream.
+    NotAStream,
+    /// A streamed event is not the JSON that was expected.
+    MalformedEvent,
+    /// The answer, or an event of it, is larger than what is read.
+    TooLarge,
     /// No text arrived within the timeout.
     FirstTokenTimeout,
     /// The stream stood still longer than the timeout.
@@ -146,19 +170,39 @@ pub enum ErrorClass {
     Http(u16),
     /// An `event: error` after the stream began.
     InStream,
-    /// The answer is not the stream that was asked for.
+    /// The answer is not HTTP.
     Protocol,
     /// The stream ended cleanly, but before its end was announced.
     Truncated,
     /// Cut by this side when the run was interrupted; not counted as a failure.
     Interrupted,
+    /// Cut by this side when the run time and its grace were over; not counted as a failure.
+    Cut,
+}
+
+impl ErrorClass {
+    /// Whether this side ended the request: then it says nothing of the server.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Interrupted | Self::Cut)
+    }
 }
 
 impl fmt::Display for ErrorClass {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect => formatter.write_str("connect"),
+            Self::Refused => formatter.write_str("refused"),
+            Self::Dns => formatter.write_str("dns"),
+            Self::Tls => formatter.write_str("tls"),
+            Self::ConnectTimeout => formatter.write_str("connect_timeout"),
             Self::Reset => formatter.write_str("reset"),
+            Self::Closed => formatter.write_str("closed"),
+            Self::Redirect => formatter.write_str("redirect"),
+            Self::HeadersTooLarge => formatter.write_str("headers_too_large"),
+            Self::ContentEncoding => formatter.write_str("content_encoding"),
+            Self::NotAStream => formatter.write_str("not_a_stream"),
+            Self::MalformedEvent => formatter.write_str("malformed_event"),
+            Self::TooLarge => formatter.write_str("too_large"),
             Self::FirstTokenTimeout => formatter.write_str("first_token_timeout"),
             Self::IdleTimeout => formatter.write_str("idle_timeout"),
             Self::Http(status) => write!(formatter, "http_{status}"),
@@ -166,6 +210,7 @@ impl fmt::Display for ErrorClass {
             Self::Protocol => formatter.write_str("protocol"),
             Self::Truncated => formatter.write_str("truncated"),
             Self::Interrupted => formatter.write_str("interrupted"),
+            Self::Cut => formatter.write_str("cut"),
         }
     }
 }
@@ -181,13 +226,25 @@ impl<'de> Deserialize<'de> for ErrorClass {
         let name = String::deserialize(deserializer)?;
         let known = [
             Self::Connect,
+            Self::Refused,
+            Self::Dns,
+            Self::Tls,
+            Self::ConnectTimeout,
             Self::Reset,
+            Self::Closed,
+            Self::Redirect,
+            Self::HeadersTooLarge,
+            Self::ContentEncoding,
+            Self::NotAStream,
+            Self::MalformedEvent,
+            Self::TooLarge,
             Self::FirstTokenTimeout,
             Self::IdleTimeout,
             Self::InStream,
             Self::Protocol,
             Self::Truncated,
             Self::Interrupted,
+            Self::Cut,
         ];
         if let Some(status) = name.strip_prefix("http_").and_then(|status| status.parse().ok()) {
             return Ok(Self::Http(status));
@@ -214,8 +271,7 @@ impl Failure {
 
     /// A failure of `class`.
     pub fn new(class: ErrorClass, message: impl fmt::Display) -> Self {
-        let message = message.to_string();
-        Self { class, message: message.chars().take(Self::MESSAGE_LIMIT).collect() }
+        Self { class, message: plain(&message.to_string(), Self::MESSAGE_LIMIT) }
     }
 }
 
@@ -260,6 +316,9 @@ pub struct RequestRecord {
     /// The server's ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timings: Option<Timings>,
+    /// What the server said of the request and cannot be; it is in no figure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub implausible: Option<String>,
     /// Set if and only if the request failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
@@ -342,6 +401,9 @@ pub struct Row {
     /// Prompt tokens found in the server's prefix cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_tokens: Option<u64>,
+    /// What the server said of the request and cannot be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub implausible: Option<String>,
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorClass>,
@@ -364,6 +426,7 @@ impl From<&RequestRecord> for Row {
             prompt_tokens: record.usage.map(|usage| usage.prompt_tokens),
             output_tokens: record.output_tokens(),
             cached_tokens: record.usage.map(|usage| usage.cached_tokens),
+            implausible: record.implausible.clone(),
             error: record.error.as_ref().map(|failure| failure.class),
             timings: record.timings.clone(),
         }

@@ -1,6 +1,7 @@
 //! What people read: figures with the digits worth reading, nouns that agree, text of strangers made harmless.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 /// As many digits as are worth reading.
 pub fn number(value: f64) -> String {
@@ -40,6 +41,11 @@ pub fn plain(text: &str, limit: usize) -> String {
         }
     }
     plain
+}
+
+/// Writes a line to stderr; one that nobody reads any more is no error.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Control characters, line and paragraph separators, and what Unicode calls format characters.

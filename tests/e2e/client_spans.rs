@@ -39,11 +39,14 @@ async fn the_clients_span_is_the_root_of_every_trace() -> anyhow::Result<()> {
             ("http.response.status_code", "200"),
             ("loadgen.user", row["user"].to_string().as_str()),
             ("loadgen.users", "2"),
-            ("gen_ai.usage.output_tokens", tokens.as_str()),
+            ("loadgen.output_tokens", tokens.as_str()),
         ] {
             assert_eq!(client.attribute(name), Some(value), "{name}");
         }
-        assert!(client.attribute("loadgen.scheduled_ms").is_some());
+        for name in ["loadgen.scheduled_ms", "server.address", "server.port"] {
+            assert!(client.attribute(name).is_some(), "{name}");
+        }
+        assert_eq!(client.attribute("gen_ai.usage.output_tokens"), None);
         assert!(trace.server().unwrap().nanos() > 0);
     }
     Ok(())

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::failures::FailureCount;
 use super::figures::{Figures, StageFigures};
-use super::rules::{Case, Explanation, FAILING, Part, RULES, healthy};
+use super::rules::{Case, Explanation, FAILING, HEALTHY, Part, RULES, healthy, implausible};
 use crate::server::ServerFacts;
 
 /// Waiting that makes up less of the time is no bottleneck.
@@ -82,6 +82,11 @@ pub(super) fn claims(case: &Case<'_>, figures: &Figures) -> Vec<Finding> {
 }
 
 impl Finding {
+    /// Itself, unless it says that all is well: of a server that says what cannot be, nobody knows.
+    pub(super) fn doubted(self) -> Self {
+        if self.id == HEALTHY { Self::costless(implausible(), Some(0.0)) } else { self }
+    }
+
     fn costless(Explanation { id, title, evidence, advice }: Explanation, weight_ms: Option<f64>) -> Self {
         Self { id, title, cost_ms: 0.0, share: 0.0, weight_ms, evidence, advice }
     }

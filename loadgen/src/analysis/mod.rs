@@ -44,6 +44,10 @@ use load::Load;
 /// Names the shape of the JSON; its number rises when a field changes its meaning or goes.
 pub const SCHEMA: &str = "loadgen.analysis/1";
 
+/// Why what a server says of its answers is not used.
+const IMPLAUSIBLE: &str = "implausible figures of answers";
+const ABSURD_LEDGER: &str = "server ledgers with negative or absurd times";
+
 /// What an analysis is made of.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
@@ -129,6 +133,8 @@ pub fn analyse(evidence: &Evidence) -> Analysis {
     let figures = Figures::of(&analysed, busy(observations, &load), scale);
     let failures = failures::failures(observations.iter().filter(|observation| !observation.in_ramp()));
     let (bottleneck, runner_up) = bottleneck::find(figures.as_ref(), evidence.facts.as_ref(), &failures);
+    let doubtful = [IMPLAUSIBLE, ABSURD_LEDGER].iter().any(|why| evidence.left_out.contains_key(why));
+    let bottleneck = bottleneck.map(|found| if doubtful { found.doubted() } else { found });
     let requests = counts(evidence, &analysed, &failures);
     Analysis {
         schema: SCHEMA,
@@ -184,7 +190,7 @@ impl Evidence {
 
     /// What `row` tells of, its times shifted by an epoch on a clock; none, and counted, if it cannot be used.
     fn observe(&mut self, row: &Row, (clock, epoch): (Clock, u64), steady_us: u64) -> Option<Observation> {
-        if row.error == Some(ErrorClass::Interrupted) {
+        if row.error.is_some_and(ErrorClass::is_ours) {
             self.leave_out("requests cut short by the end of the run");
             return None;
         }
@@ -193,10 +199,13 @@ impl Evidence {
             return None;
         };
         client.ramp = row.sent_us < steady_us;
+        if row.implausible.is_some() {
+            self.leave_out(IMPLAUSIBLE);
+        }
         let server = row.timings.as_ref().and_then(|timings| {
             let server = ServerSide::of_timings(timings);
             if server.is_none() {
-                self.leave_out("server ledgers with negative or absurd times");
+                self.leave_out(ABSURD_LEDGER);
             }
             server
         });

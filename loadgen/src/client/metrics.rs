@@ -10,6 +10,9 @@ use super::{PROBE_TIMEOUT, Target};
 /// The most of the page that is read.
 const SIZE_LIMIT: usize = 4 << 20;
 
+/// The most series that are kept of it.
+const SERIES_LIMIT: usize = 20_000;
+
 /// One reading of the page.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
@@ -26,12 +29,15 @@ struct Series {
 impl Metrics {
     /// Reads the page; `None` when the server has none.
     pub async fn read(target: &Target) -> anyhow::Result<Option<Self>> {
-        let mut response = target.client.get(target.url("/metrics")).timeout(PROBE_TIMEOUT).send().await?;
+        let response = target.client.get(target.url("/metrics")).timeout(PROBE_TIMEOUT).send().await;
+        let mut response = response.map_err(reqwest::Error::without_url)?;
         if response.status() != StatusCode::OK {
             return Ok(None);
         }
         let mut body = Vec::new();
-        while let Some(bytes) = response.chunk().await.context("while reading /metrics")? {
+        while let Some(bytes) =
+            response.chunk().await.map_err(reqwest::Error::without_url).context("while reading /metrics")?
+        {
             if body.len() + bytes.len() > SIZE_LIMIT {
                 bail!("/metrics is larger than {SIZE_LIMIT} bytes");
             }
@@ -43,7 +49,7 @@ impl Metrics {
     /// Takes the text apart; lines that are no samples are left out, and so are values that are no numbers.
     pub fn parse(text: &str) -> Self {
         let mut series: HashMap<String, Vec<Series>> = HashMap::new();
-        for (name, labels, value) in text.lines().filter_map(sample) {
+        for (name, labels, value) in text.lines().filter_map(sample).take(SERIES_LIMIT) {
             series.entry(name.to_owned()).or_default().push(Series { labels: labels.to_owned(), value });
         }
         Self { series }

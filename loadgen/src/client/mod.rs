@@ -2,9 +2,13 @@
 //!
 //! - `stream`: sends one streamed request and returns its record;
 //! - `sse`: bytes → events;
+//! - `claims`: what the server says of the request, as far as it can be;
+//! - `failure`: errors of the wire → classes;
 //! - `probe`: readiness, and the cost of client and network;
 //! - `metrics`: the server's `/metrics`.
 
+mod claims;
+mod failure;
 mod metrics;
 mod probe;
 mod sse;
@@ -15,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use reqwest::redirect::Policy;
 use serde::Serialize;
 use url::Url;
 
@@ -62,12 +67,13 @@ pub struct Target {
 impl Target {
     /// A target at `base`, where nothing may stand still for longer than `timeout`.
     ///
-    /// No deadline bounds a whole answer, connections are kept alive, Nagle's algorithm is off, and no proxy
+    /// No deadline bounds a whole answer, redirects are not followed, connections are kept alive, Nagle's algorithm is off, and no proxy
     /// from the environment stands between.
     pub fn new(base: Url, timeout: Duration) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder()
             .tcp_nodelay(true)
             .http1_only()
+            .redirect(Policy::none())
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT.min(timeout))
             .user_agent(concat!("loadgen/", env!("CARGO_PKG_VERSION")))

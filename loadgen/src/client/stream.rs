@@ -6,18 +6,33 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+use tokio::task::consume_budget;
 use tokio::time::timeout_at;
 use uuid::Uuid;
 
+use super::failure::{not_a_stream, redirect, transport};
 use super::sse::{Event, Parser};
-use super::{GenerateRequest, Target};
-use crate::record::{Chunk, Epoch, ErrorClass, Failure, RequestRecord, Timings, Usage};
+use super::{GenerateRequest, Target, claims};
+use crate::record::{Chunk, Epoch, ErrorClass, Failure, RequestRecord};
+use crate::words::plain;
 
 /// The most of a refusal's body that is read.
 const ERROR_BODY_LIMIT: usize = 64 << 10;
+
+/// The most of an answer that is read: tokens by the hundred thousand.
+const ANSWER_LIMIT: usize = 64 << 20;
+
+/// Events with text that are kept: so many per token that was asked for, and some.
+const EVENTS_PER_TOKEN: usize = 8;
+const EVENTS: usize = 1024;
+
+/// Characters of a server's word that are kept.
+const WORD: usize = 64;
 
 /// How long the rest of a finished answer may take, so that its connection can be used again.
 const LINGER: Duration = Duration::from_secs(1);
@@ -33,13 +48,13 @@ pub struct Due {
     pub scheduled: Instant,
 }
 
-/// Sends `body` to `POST /generate` and follows the stream to its end, or until `stop`.
+/// Sends `body` to `POST /generate` and follows the stream to its end, or until `stop` says to cut it, and as what.
 pub async fn stream_once(
     target: &Target,
     epoch: Epoch,
     due: Due,
     body: &GenerateRequest<'_>,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = ErrorClass>,
 ) -> RequestRecord {
     let trace_id = Uuid::new_v4().simple().to_string();
     let span_id = Uuid::new_v4().simple().to_string().split_off(16);
@@ -68,12 +83,15 @@ pub async fn stream_once(
         finish_reason: None,
         server_trace_id: None,
         timings: None,
+        implausible: None,
         error: None,
     };
-    let mut reader = Reader { record, epoch, target, deadline: sent + target.timeout, pending: 0 };
+    let most_events = EVENTS + (body.max_tokens as usize).saturating_mul(EVENTS_PER_TOKEN);
+    let deadline = sent + target.timeout;
+    let mut reader = Reader { record, prompt: body.prompt, most_events, epoch, target, deadline, pending: 0 };
     let outcome = tokio::select! {
         outcome = reader.run(request) => outcome,
-        () = stop => Err(Failure::new(ErrorClass::Interrupted, "cut when the run was interrupted")),
+        class = stop => Err(Failure::new(class, "cut by the load generator when the run was over")),
     };
     let mut record = reader.record;
     record.error = outcome.err();
@@ -86,6 +104,9 @@ pub async fn stream_once(
 
 struct Reader<'a> {
     record: RequestRecord,
+    prompt: &'a str,
+    /// Events with text that are kept.
+    most_events: usize,
     epoch: Epoch,
     target: &'a Target,
     /// When the request is given up, unless text arrives before.
@@ -98,7 +119,7 @@ impl Reader<'_> {
     async fn run(&mut self, request: RequestBuilder) -> Result<(), Failure> {
         match timeout_at(self.deadline.into(), request.send()).await {
             Err(_) => Err(self.stalled()),
-            Ok(Err(error)) => Err(transport(&error)),
+            Ok(Err(error)) => Err(transport(error)),
             Ok(Ok(response)) => self.read(response).await,
         }
     }
@@ -106,25 +127,32 @@ impl Reader<'_> {
     async fn read(&mut self, mut response: Response) -> Result<(), Failure> {
         self.record.headers_us = Some(self.epoch.now());
         self.record.status = Some(response.status().as_u16());
+        if response.status().is_redirection() {
+            return Err(redirect(&response));
+        }
         if response.status() != StatusCode::OK {
             return Err(refusal(response, self.deadline).await);
         }
-        let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-        if !content_type.starts_with("text/event-stream") {
-            let message = format!("expected an event stream, got content type {content_type:?}");
-            return Err(Failure::new(ErrorClass::Protocol, message));
+        if let Some(failure) = not_a_stream(&response) {
+            return Err(failure);
         }
+        let mut left = ANSWER_LIMIT;
         let mut parser = Parser::new();
         let mut events = Vec::new();
         loop {
             let bytes = match timeout_at(self.deadline.into(), response.chunk()).await {
                 Err(_) => return Err(self.stalled()),
-                Ok(Err(error)) => return Err(transport(&error)),
+                Ok(Err(error)) => return Err(transport(error)),
                 Ok(Ok(None)) => return self.closed(),
                 Ok(Ok(Some(bytes))) => bytes,
             };
             let at = Instant::now();
-            parser.push(&bytes, &mut events).map_err(|error| Failure::new(ErrorClass::Protocol, error))?;
+            // A stream that never pauses must leave others, and its own end, a turn.
+            consume_budget().await;
+            left = left.checked_sub(bytes.len()).ok_or_else(|| {
+                Failure::new(ErrorClass::TooLarge, format!("the answer is larger than {ANSWER_LIMIT} bytes"))
+            })?;
+            parser.push(&bytes, &mut events).map_err(|error| Failure::new(ErrorClass::TooLarge, error))?;
             for event in events.drain(..) {
                 if self.take(&event, at)? {
                     self.record.end_us = self.epoch.micros(at);
@@ -144,7 +172,7 @@ impl Reader<'_> {
             return Ok(true);
         }
         let part: Part = serde_json::from_str(&event.data).map_err(|error| {
-            Failure::new(ErrorClass::Protocol, format!("a streamed event is not the expected JSON: {error}"))
+            Failure::new(ErrorClass::MalformedEvent, format!("a streamed event is not the expected JSON: {error}"))
         })?;
         let tokens = part.token_ids.map(|ids| u32::try_from(ids.len()).unwrap_or(u32::MAX));
         if part.text.is_empty() {
@@ -152,15 +180,34 @@ impl Reader<'_> {
         } else {
             let tokens = tokens.map_or(1, |tokens| tokens.saturating_add(std::mem::take(&mut self.pending)));
             let characters = u32::try_from(part.text.chars().count()).unwrap_or(u32::MAX);
+            if self.record.chunks.len() >= self.most_events {
+                let message = format!("more than {} events with text", self.most_events);
+                return Err(Failure::new(ErrorClass::TooLarge, message));
+            }
             self.record.chunks.push(Chunk { at_us: self.epoch.micros(at), characters, tokens });
             self.deadline = at + self.target.timeout;
             self.target.received.fetch_add(u64::from(tokens), Ordering::Relaxed);
         }
-        self.record.finish_reason = part.finish_reason.or(self.record.finish_reason.take());
-        self.record.usage = part.usage.or(self.record.usage);
-        self.record.timings = part.timings.or(self.record.timings.take());
-        self.record.server_trace_id = part.trace_id.or(self.record.server_trace_id.take());
+        if let Some(reason) = part.finish_reason {
+            self.record.finish_reason = Some(plain(&reason, WORD));
+        }
+        if let Some(trace_id) = part.trace_id.filter(|id| id.len() <= WORD && id.bytes().all(|b| b.is_ascii_hexdigit()))
+        {
+            self.record.server_trace_id = Some(trace_id);
+        }
+        if let Some(value) = part.usage {
+            self.record.usage = self.believe(claims::usage(&value, self.prompt, self.record.max_tokens));
+        }
+        if let Some(value) = part.timings {
+            let latency = Duration::from_micros(self.epoch.micros(at).saturating_sub(self.record.sent_us));
+            self.record.timings = self.believe(claims::timings(&value, latency));
+        }
         Ok(false)
+    }
+
+    /// What can be; what cannot is named in the record.
+    fn believe<T>(&mut self, claim: Result<T, String>) -> Option<T> {
+        claim.map_err(|why| self.record.implausible.get_or_insert_with(|| plain(&why, WORD)).clone()).ok()
     }
 
     /// The stream is at its end without `[DONE]`.
@@ -187,16 +234,25 @@ impl Reader<'_> {
 struct Part {
     #[serde(default)]
     text: String,
-    token_ids: Option<Vec<u64>>,
+    /// How many is all that counts.
+    token_ids: Option<Vec<IgnoredAny>>,
     finish_reason: Option<String>,
-    usage: Option<Usage>,
-    timings: Option<Timings>,
+    usage: Option<Value>,
+    timings: Option<Value>,
     trace_id: Option<String>,
 }
 
 /// Reads an answered request's body to its end, so that its connection is kept.
 async fn linger(mut response: Response) {
-    let rest = async { while let Ok(Some(_)) = response.chunk().await {} };
+    let rest = async {
+        let mut left = ERROR_BODY_LIMIT;
+        while let Ok(Some(bytes)) = response.chunk().await {
+            match left.checked_sub(bytes.len()) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
     // Without an end in time only the connection is lost.
     let _ = tokio::time::timeout(LINGER, rest).await;
 }
@@ -228,19 +284,4 @@ fn error_message(body: &[u8]) -> String {
         Ok(object) => object.error.message,
         Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
     }
-}
-
-/// A transport error in words, with its causes: reqwest's own text leaves them out.
-fn transport(error: &reqwest::Error) -> Failure {
-    let class = if error.is_connect() { ErrorClass::Connect } else { ErrorClass::Reset };
-    Failure::new(class, causes(error))
-}
-
-/// The innermost cause of an error, after its own text.
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
-    let mut last = error.source();
-    while let Some(deeper) = last.and_then(std::error::Error::source) {
-        last = Some(deeper);
-    }
-    last.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }

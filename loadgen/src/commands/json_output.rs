@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+/// Whoever reads no further has what they wanted.
+fn unread(written: io::Result<()>) -> io::Result<()> {
+    written.or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
+}
+
 /// Opened before the work, so that a bad path does not cost it.
 pub(super) enum JsonOutput {
     None,
@@ -31,17 +36,18 @@ impl JsonOutput {
         text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
         json: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> anyhow::Result<()> {
-        match self {
-            Self::None => text(&mut stdout().lock())?,
+        let (shown, written) = match self {
+            Self::None => (text(&mut stdout().lock()), Ok(())),
             Self::Stdout => {
-                text(&mut stderr().lock())?;
-                json(&mut stdout().lock())?;
+                (text(&mut stderr().lock()), unread(json(&mut stdout().lock())).context("cannot write --json -"))
             }
             Self::File(path, mut file) => {
-                text(&mut stdout().lock())?;
-                json(&mut file).with_context(|| format!("cannot write --json {}", path.display()))?;
+                let shown = text(&mut stdout().lock());
+                let written = json(&mut file).with_context(|| format!("cannot write --json {}", path.display()));
+                (shown, written)
             }
-        }
-        Ok(())
+        };
+        // What one of the two comes to does not cost the other.
+        written.and(unread(shown).context("cannot write the report"))
     }
 }

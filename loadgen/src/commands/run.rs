@@ -88,7 +88,8 @@ pub async fn run(args: &Args, host: Url) -> anyhow::Result<Report> {
         rows_drawn_from: collected.rows_drawn_from,
         rows: collected.rows,
     };
-    json.publish(|mut out| write_terminal(&report, &mut out), |mut out| write_json(&report, &mut out))?;
+    let published = json.publish(|mut out| write_terminal(&report, &mut out), |mut out| write_json(&report, &mut out));
+    published.and(collected.records)?;
     Ok(report)
 }
 

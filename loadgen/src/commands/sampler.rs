@@ -26,8 +26,7 @@ impl Sampler {
             loop {
                 tokio::select! {
                     _ = &mut stopped => return histogram,
-                    Some(time) = sample() => histogram.record(time),
-                    else => {}
+                    sampled = sample() => sampled.into_iter().for_each(|time| histogram.record(time)),
                 }
             }
         });

@@ -4,13 +4,19 @@ use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::time::{timeout, timeout_at};
+
 use super::sampler::Sampler;
 use crate::client::{Metrics, Target};
 use crate::server::{ServerFacts, Watch};
 use crate::stats::{Aggregate, Histogram, ServerCheck};
+use crate::words::{plain, tell};
 
 /// Between two readings.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the run's end waits for the server's metrics.
+const LAST: Duration = Duration::from_secs(2);
 
 /// How often, and how many times, the server's histogram is read until it holds the last request.
 const SETTLE: (Duration, usize) = (Duration::from_millis(50), 20);
@@ -46,7 +52,7 @@ impl ServerSide {
     /// Reads the metrics as they are before the run, and begins to read them each second.
     pub(super) async fn watch(target: Target) -> Self {
         let before = Metrics::read(&target).await.unwrap_or_else(|error| {
-            eprintln!("warning: nothing is known of the server's inside: {error:#}");
+            tell(&format!("warning: nothing is known of the server's inside: {}", plain(&format!("{error:#}"), 500)));
             None
         });
         let running = before.map(|before| {
@@ -64,7 +70,7 @@ impl ServerSide {
     pub(super) async fn stop(self) -> ServerAccount {
         let mut account = ServerAccount { target: self.target, watch: None, facts: None, cost: Histogram::default() };
         let Some(running) = self.running else { return account };
-        let after = Metrics::read(&account.target).await.ok().flatten();
+        let after = timeout(LAST, Metrics::read(&account.target)).await.ok().and_then(Result::ok).flatten();
         let time = running.started.elapsed();
         account.cost = running.readings.stop().await;
         let watch = mem::take(&mut *running.watch.lock().unwrap_or_else(PoisonError::into_inner));
@@ -91,8 +97,9 @@ impl ServerAccount {
     pub(super) async fn check(&self, whole: &Aggregate, round_trip: &Histogram) -> Option<ServerCheck> {
         let watch = self.watch.as_ref()?;
         let mut gained = [0.0; 2];
+        let until = tokio::time::Instant::now() + LAST;
         for _ in 0..SETTLE.1 {
-            let now = Metrics::read(&self.target).await.ok()??;
+            let now = timeout_at(until, Metrics::read(&self.target)).await.ok()?.ok()??;
             gained = TTFT.map(|name| watch.gained(&now, name).unwrap_or(0.0));
             // A server closes a request's account just after its last byte.
             if gained[1] >= whole.first_tokens() as f64 {

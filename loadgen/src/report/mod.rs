@@ -32,7 +32,7 @@ pub struct Report {
     pub version: &'static str,
     /// The run's epoch, in seconds since 1970.
     pub started_unix_s: f64,
-    /// Whether Ctrl-C ended the run.
+    /// Whether a signal ended the run.
     pub interrupted: bool,
     /// What was asked for, with the defaults.
     pub config: Plan,

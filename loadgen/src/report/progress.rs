@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use crate::cli::Plan;
 use crate::client::Target;
 use crate::collect::Live;
+use crate::words::tell;
 
 /// Shows progress until it is aborted.
 pub async fn progress(live: Arc<Live>, target: Target, plan: Plan) {
@@ -30,7 +31,7 @@ pub async fn progress(live: Arc<Live>, target: Target, plan: Plan) {
         if terminal {
             bar.set_message(line);
         } else {
-            eprintln!("{line}");
+            tell(&line);
         }
     }
 }

@@ -37,7 +37,7 @@ fn header(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let (plan, summary) = (&report.config, &report.summary);
     let (users, rate) = (counted(u64::from(plan.users), "user"), plan.spawn_rate);
     writeln!(out, "\nLoad        {users}, {rate} started per second, on POST {}/generate", plan.host)?;
-    let interrupted = if report.interrupted { "  (cut short by Ctrl-C)" } else { "" };
+    let interrupted = if report.interrupted { "  (cut short by a signal)" } else { "" };
     write!(out, "Window      {:.1} s", summary.window.seconds)?;
     if summary.window.ramp_excluded {
         let left_out = counted(summary.window.excluded_requests, "request");
@@ -48,7 +48,11 @@ fn header(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let counts = summary.requests;
     write!(out, "Requests    {} succeeded, {} failed", counts.succeeded, counts.failed)?;
     if counts.interrupted > 0 {
-        write!(out, ", {} cut by Ctrl-C and not counted", counts.interrupted)?;
+        write!(out, ", {} cut by the signal and not counted", counts.interrupted)?;
+    }
+    if counts.cut > 0 {
+        let grace = plan.grace.as_secs();
+        write!(out, ", {} still open {grace} s after the run time: cut, and in no figure below", counts.cut)?;
     }
     let rates = summary.throughput;
     writeln!(
@@ -165,7 +169,7 @@ fn trust(report: &Report, out: &mut impl Write) -> io::Result<()> {
         Some(check) => server_check(check, out)?,
         None => writeln!(out, "  Server check: no gen_ai_server_time_to_first_token_seconds in its /metrics")?,
     }
-    let tokens = summary.tokens;
+    let tokens = &summary.tokens;
     if let (Some(per_event), Some(bunched)) = (tokens.per_event, tokens.bunched_gaps) {
         let percent = bunched * 100.0;
         writeln!(
@@ -176,6 +180,10 @@ fn trust(report: &Report, out: &mut impl Write) -> io::Result<()> {
     if tokens.without_usage > 0 {
         let answers = counted(tokens.without_usage, "answer");
         writeln!(out, "  WARNING: {answers} came without a token count; their events were counted instead")?;
+    }
+    if let Some(example) = &tokens.implausible_example {
+        let answers = counted(tokens.implausible, "answer");
+        writeln!(out, "  WARNING: {answers} with implausible figures of the server, in no figure here: {example}")?;
     }
     let (joined, answered) = (summary.traces_joined, summary.requests.succeeded);
     writeln!(out, "  {joined} of {answered} answers carry the trace id that was sent with their request")

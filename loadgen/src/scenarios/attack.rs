@@ -6,8 +6,10 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use goose::client::GooseClientBuilder;
 use goose::config::GooseConfiguration;
 use goose::prelude::{GooseUser, Scenario, Transaction, TransactionFunction};
@@ -17,11 +19,12 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use tokio::sync::watch;
 
-use super::Corpus;
+use super::{Corpus, signals};
 use crate::cli::Plan;
 use crate::client::{Due, GenerateRequest, Target, stream_once};
 use crate::collect::Intake;
-use crate::record::Epoch;
+use crate::record::{Epoch, ErrorClass};
+use crate::words::tell;
 
 /// How long a user waits after a failed request: a server that refuses is not hammered.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
@@ -32,9 +35,9 @@ const SWITCH_INTERVAL: Duration = Duration::from_millis(50);
 /// Why an attack was over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Its time was up; requests in flight were followed to their end.
+    /// Its time was up; requests in flight were followed to their end, or to that of the grace.
     TimeUp,
-    /// Ctrl-C at this time since the epoch; requests in flight were cut.
+    /// A signal at this time since the epoch; requests in flight were cut.
     Interrupted {
         /// Microseconds since the epoch.
         at_us: u64,
@@ -48,7 +51,10 @@ struct Shared {
     target: Target,
     epoch: Epoch,
     intake: Intake,
-    stop: watch::Receiver<bool>,
+    users: AtomicU32,
+    /// When all users were started.
+    all_started: watch::Sender<Option<Instant>>,
+    stop: watch::Receiver<Option<ErrorClass>>,
 }
 
 /// What one user remembers between its requests.
@@ -67,8 +73,11 @@ pub async fn attack(
     epoch: Epoch,
     intake: Intake,
 ) -> anyhow::Result<Ending> {
-    let (stopper, stop) = watch::channel(false);
-    let shared = Arc::new(Shared { plan: plan.clone(), corpus, target, epoch, intake, stop });
+    let (stopper, stop) = watch::channel(None);
+    let (all_started, mut started) = watch::channel(None);
+    let users = AtomicU32::new(0);
+    let shared = Arc::new(Shared { plan: plan.clone(), corpus, target, epoch, intake, users, all_started, stop });
+    signals::listen().context("cannot listen for signals")?;
     let transaction: TransactionFunction = Arc::new(move |user: &mut GooseUser| {
         let shared = Arc::clone(&shared);
         Box::pin(async move {
@@ -84,6 +93,13 @@ pub async fn attack(
         .execute();
     tokio::pin!(running);
     let mut interrupted = None;
+    let grace_over = async move {
+        // The sender is gone only with the attack.
+        let started = started.wait_for(Option::is_some).await.ok().and_then(|started| *started);
+        let Some(started) = started else { return std::future::pending().await };
+        tokio::time::sleep_until((started + plan.run_time + plan.grace).into()).await;
+    };
+    tokio::pin!(grace_over);
     let mut switch = tokio::time::interval(SWITCH_INTERVAL);
     loop {
         tokio::select! {
@@ -94,9 +110,12 @@ pub async fn attack(
             _ = switch.tick(), if interrupted.is_none() => {
                 if is_killswitch_triggered() {
                     interrupted = Some(epoch.now());
-                    eprintln!("interrupted: stopping users; Ctrl-C again quits without a report");
-                    stopper.send_replace(true);
+                    tell("interrupted: stopping users; once more quits without a report");
+                    stopper.send_replace(Some(ErrorClass::Interrupted));
                 }
+            }
+            () = &mut grace_over, if stopper.borrow().is_none() => {
+                stopper.send_replace(Some(ErrorClass::Cut));
             }
         }
     }
@@ -118,6 +137,11 @@ fn configuration(plan: &Plan) -> GooseConfiguration {
 }
 
 async fn one_request(shared: &Shared, user: &mut GooseUser) {
+    if shared.stop.borrow().is_some() {
+        // Goose has yet to tell this user to go; what it would send now would be cut at once.
+        tokio::time::sleep(SWITCH_INTERVAL).await;
+        return;
+    }
     let mut state = match user.get_session_data::<UserState>() {
         Some(state) => state.clone(),
         None => first_state(shared, user.weighted_users_index),
@@ -148,7 +172,7 @@ async fn one_request(shared: &Shared, user: &mut GooseUser) {
     if failed {
         tokio::select! {
             () = tokio::time::sleep(PAUSE_AFTER_FAILURE) => {}
-            () = stopped(shared) => {}
+            _ = stopped(shared) => {}
         }
     }
     state.ready = Instant::now();
@@ -161,14 +185,18 @@ fn first_state(shared: &Shared, number: usize) -> UserState {
     rng.set_stream(number as u64);
     let ready = Instant::now();
     shared.intake.user_started(shared.epoch.micros(ready));
+    if shared.users.fetch_add(1, Ordering::Relaxed) + 1 == shared.plan.users {
+        shared.all_started.send_replace(Some(ready));
+    }
     UserState { number, rng, ready }
 }
 
-/// Completes when the run is interrupted.
-async fn stopped(shared: &Shared) {
+/// Completes when requests in flight are to be cut, with the class to say so.
+async fn stopped(shared: &Shared) -> ErrorClass {
     let mut stop = shared.stop.clone();
-    if stop.wait_for(|stopped| *stopped).await.is_err() {
-        // The attack is over without an interruption: never.
-        std::future::pending().await
+    match stop.wait_for(Option::is_some).await.ok().and_then(|class| *class) {
+        Some(class) => class,
+        // The attack is over without a cut: never.
+        None => std::future::pending().await,
     }
 }

@@ -2,6 +2,7 @@
 
 mod attack;
 mod corpus;
+mod signals;
 
 pub use attack::{Ending, attack};
 pub use corpus::{Corpus, Length, Prompt};

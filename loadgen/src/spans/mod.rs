@@ -10,6 +10,7 @@ mod export;
 use opentelemetry::trace::{Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use url::Url;
 
 use crate::record::{Epoch, RequestRecord};
 
@@ -45,7 +46,7 @@ pub fn client_span(record: &RequestRecord, run: &Run) -> Option<SpanData> {
         events,
         links: SpanLinks::default(),
         status: match &record.error {
-            Some(failure) => Status::error(failure.class.to_string()),
+            Some(failure) => Status::error(format!("{}: {}", failure.class, failure.message)),
             None => Status::Unset,
         },
         instrumentation_scope: InstrumentationScope::builder("loadgen").with_version(env!("CARGO_PKG_VERSION")).build(),
@@ -65,20 +66,26 @@ fn attributes(record: &RequestRecord, run: &Run) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new("http.request.method", "POST"),
         KeyValue::new("url.full", format!("{}/generate", run.host)),
-        KeyValue::new("loadgen.scheduled_ms", record.send_delay().as_secs_f64() * 1e3),
+        KeyValue::new("loadgen.scheduled_ms", record.send_delay().as_micros() as f64 / 1e3),
         KeyValue::new("loadgen.user", i64::try_from(record.user).unwrap_or(i64::MAX)),
         KeyValue::new("loadgen.users", i64::from(run.users)),
     ];
+    if let Some(url) = Url::parse(&run.host).ok().filter(Url::has_host) {
+        let address = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        attributes.push(KeyValue::new("server.address", address));
+        attributes.extend(url.port_or_known_default().map(|port| KeyValue::new("server.port", i64::from(port))));
+    }
     if let Some(status) = record.status {
         attributes.push(KeyValue::new("http.response.status_code", i64::from(status)));
     }
     if let Some(failure) = &record.error {
         attributes.push(KeyValue::new("error.type", failure.class.to_string()));
     }
+    // Names of our own: `gen_ai.*` here would make pages count the server's tokens once more.
     if let Some(usage) = record.usage {
-        attributes.push(KeyValue::new("gen_ai.usage.input_tokens", count(usage.prompt_tokens)));
-        attributes.push(KeyValue::new("gen_ai.usage.output_tokens", count(usage.completion_tokens)));
-        attributes.push(KeyValue::new("gen_ai.usage.cache_read.input_tokens", count(usage.cached_tokens)));
+        attributes.push(KeyValue::new("loadgen.input_tokens", count(usage.prompt_tokens)));
+        attributes.push(KeyValue::new("loadgen.output_tokens", count(usage.completion_tokens)));
+        attributes.push(KeyValue::new("loadgen.cached_tokens", count(usage.cached_tokens)));
     }
     attributes
 }

@@ -63,12 +63,15 @@ pub struct Aggregate {
     pub(super) succeeded: u64,
     pub(super) failed: u64,
     pub(super) interrupted: u64,
+    pub(super) cut: u64,
     pub(super) errors: BTreeMap<ErrorClass, (u64, String)>,
     pub(super) prompt_tokens: u64,
     pub(super) cached_tokens: u64,
     pub(super) output_tokens: u64,
     pub(super) events: u64,
     pub(super) without_usage: u64,
+    /// How many answers claimed what cannot be, and what the first said.
+    pub(super) implausible: (u64, Option<String>),
     pub(super) traces_joined: u64,
     pub(super) rate: Rate,
 }
@@ -99,12 +102,14 @@ impl Aggregate {
             succeeded: 0,
             failed: 0,
             interrupted: 0,
+            cut: 0,
             errors: BTreeMap::new(),
             prompt_tokens: 0,
             cached_tokens: 0,
             output_tokens: 0,
             events: 0,
             without_usage: 0,
+            implausible: (0, None),
             traces_joined: 0,
             rate: Rate::default(),
         }
@@ -117,7 +122,7 @@ impl Aggregate {
 
     /// Requests sent within the window, however they ended.
     pub(super) fn requests(&self) -> u64 {
-        self.succeeded + self.failed + self.interrupted
+        self.succeeded + self.failed + self.interrupted + self.cut
     }
 
     /// Ends the window at `end_us`, unless it ends before.
@@ -139,6 +144,7 @@ impl Aggregate {
         match &record.error {
             None => self.add_success(record),
             Some(failure) if failure.class == ErrorClass::Interrupted => self.interrupted += 1,
+            Some(failure) if failure.class == ErrorClass::Cut => self.cut += 1,
             Some(failure) => {
                 self.failed += 1;
                 self.errors.entry(failure.class).or_insert_with(|| (0, failure.message.clone())).0 += 1;
@@ -184,6 +190,10 @@ impl Aggregate {
                 self.cached_tokens += usage.cached_tokens;
             }
             None => self.without_usage += 1,
+        }
+        if let Some(claim) = &record.implausible {
+            self.implausible.0 += 1;
+            self.implausible.1.get_or_insert_with(|| claim.clone());
         }
         self.output_tokens += record.output_tokens();
         self.events += record.chunks.len() as u64;

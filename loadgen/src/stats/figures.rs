@@ -30,8 +30,11 @@ pub struct Counts {
     pub succeeded: u64,
     /// Failed; see the errors.
     pub failed: u64,
-    /// Cut on this side by Ctrl-C.
+    /// Cut on this side when a signal ended the run.
     pub interrupted: u64,
+    /// Cut on this side when the run time and its grace were over.
+    #[serde(default)]
+    pub cut: u64,
 }
 
 /// The distributions; each absent when nothing was measured.
@@ -65,7 +68,7 @@ pub struct Throughput {
 }
 
 /// Token counts of the successful requests.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tokens {
     /// Of the prompts.
     pub input: u64,
@@ -79,6 +82,12 @@ pub struct Tokens {
     pub bunched_gaps: Option<f64>,
     /// Answers without a token count, for which events were counted.
     pub without_usage: u64,
+    /// Answers with figures of the server that cannot be, and are in none of these.
+    #[serde(default)]
+    pub implausible: u64,
+    /// What the first of them said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub implausible_example: Option<String>,
 }
 
 /// One phase as the server's ledger reports it.

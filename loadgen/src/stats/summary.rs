@@ -48,6 +48,7 @@ impl Summary {
                 succeeded: aggregate.succeeded,
                 failed: aggregate.failed,
                 interrupted: aggregate.interrupted,
+                cut: aggregate.cut,
             },
             verdicts: verdicts(&latencies),
             latencies_ms: latencies,
@@ -111,6 +112,8 @@ fn tokens(aggregate: &Aggregate) -> Tokens {
         per_event: ratio(aggregate.output_tokens, aggregate.events),
         bunched_gaps: ratio(aggregate.gap.count_below(BUNCHED), aggregate.gap.count()),
         without_usage: aggregate.without_usage,
+        implausible: aggregate.implausible.0,
+        implausible_example: aggregate.implausible.1.clone(),
     }
 }
 
@@ -179,6 +182,7 @@ mod tests {
                 phases: BTreeMap::from([("prefill_ms".into(), 100.0), ("decode_ms".into(), 40.0)]),
                 ..Timings::default()
             }),
+            implausible: None,
             error: None,
         }
     }
@@ -204,7 +208,7 @@ mod tests {
         close(times.ttft_from_schedule.unwrap().mean, 102.0);
         assert_eq!(times.inter_token_gap.unwrap().count, 12);
         // The last request counts for times, but its tokens and its end lie beyond the window.
-        assert_eq!(summary.requests, Counts { succeeded: 3, failed: 0, interrupted: 0 });
+        assert_eq!(summary.requests, Counts { succeeded: 3, failed: 0, interrupted: 0, cut: 0 });
         close(summary.throughput.requests_per_s, 2.0);
         close(summary.throughput.output_tokens_per_s, 10.0);
         close(summary.throughput.mean_in_flight, 0.145 * 2.0 + 0.07);
@@ -225,8 +229,10 @@ mod tests {
         failed.error = Some(Failure::new(ErrorClass::Http(503), "full"));
         let mut cut = record(1200);
         cut.error = Some(Failure::new(ErrorClass::Interrupted, "cut"));
-        let summary = Summary::choose(&aggregate(1000, 2000, &[record(1000), failed, cut]), None);
-        assert_eq!(summary.requests, Counts { succeeded: 1, failed: 1, interrupted: 1 });
+        let mut late = record(1300);
+        late.error = Some(Failure::new(ErrorClass::Cut, "late"));
+        let summary = Summary::choose(&aggregate(1000, 2000, &[record(1000), failed, cut, late]), None);
+        assert_eq!(summary.requests, Counts { succeeded: 1, failed: 1, interrupted: 1, cut: 1 });
         assert_eq!(summary.latencies_ms.latency.unwrap().count, 1);
         close(summary.throughput.output_tokens_per_s, 5.0);
         assert_eq!(summary.errors, [ErrorCount { class: ErrorClass::Http(503), count: 1, example: "full".into() }]);

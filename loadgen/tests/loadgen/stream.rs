@@ -74,11 +74,11 @@ async fn every_failure_has_its_class() {
     let table = [
         (Behaviour::Refuse, ErrorClass::Http(503), "the queue is full"),
         (Behaviour::FailInStream, ErrorClass::InStream, "the engine failed"),
-        (Behaviour::Break, ErrorClass::Reset, ""),
+        (Behaviour::Break, ErrorClass::Closed, ""),
         (Behaviour::Stall, ErrorClass::IdleTimeout, "no more text for"),
         (Behaviour::Silence, ErrorClass::FirstTokenTimeout, "no text within"),
         (Behaviour::Truncate, ErrorClass::Truncated, "finish reason"),
-        (Behaviour::Html, ErrorClass::Protocol, "text/plain"),
+        (Behaviour::Html, ErrorClass::NotAStream, "text/plain"),
     ];
     for (behaviour, class, message) in table {
         let mock = Mock::start(behaviour).await;
@@ -94,7 +94,7 @@ async fn a_server_that_is_gone_is_a_connect_error() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let record = send(&url, Duration::from_secs(5)).await;
-    assert_eq!((record.error.unwrap().class, record.status), (ErrorClass::Connect, None));
+    assert_eq!((record.error.unwrap().class, record.status), (ErrorClass::Refused, None));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 //! - `compute`: the model at work;
 //! - `client`: the client, its network, and the way into the server;
 //! - `failing`: requests that came to no good end;
-//! - `healthy`: none of them.
+//! - `healthy`: none of them; `implausible`: nobody knows.
 
 mod client;
 mod compute;
@@ -92,6 +92,19 @@ pub(super) const RULES: [Rule; 10] = [
 /// All rules about failures, the gravest first.
 pub(super) const FAILING: [fn(&Case<'_>) -> Option<Explanation>; 2] = [failing::overload, failing::errors];
 
+/// What names that no rule has anything to say.
+pub(super) const HEALTHY: &str = "healthy";
+
+/// What is said instead when the server's figures cannot be.
+pub(super) fn implausible() -> Explanation {
+    Explanation {
+        id: "implausible",
+        title: "The server's figures are implausible".into(),
+        evidence: vec!["It claims counts or times that cannot be; they were left out.".into()],
+        advice: vec!["Find out why the server misreports: until then nothing can be said of it.".into()],
+    }
+}
+
 /// What is said when no rule has anything to say.
 pub(super) fn healthy(figures: &Figures) -> Explanation {
     let told = |metric: &str, name: &str, limit: Thresholds| {
@@ -103,7 +116,7 @@ pub(super) fn healthy(figures: &Figures) -> Explanation {
         told("tpot", "Time per output token (TPOT):", Thresholds::TPOT),
     ];
     Explanation {
-        id: "healthy",
+        id: HEALTHY,
         title: "Nothing holds it back at this load".into(),
         evidence: verdicts
             .into_iter()

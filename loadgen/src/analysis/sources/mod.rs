@@ -28,7 +28,7 @@ use serde::Serialize;
 use url::Url;
 
 use super::Evidence;
-use crate::words::counted;
+use crate::words::{counted, without_secrets};
 use format::Format;
 use gathering::Gathering;
 
@@ -51,7 +51,7 @@ pub struct Query {
 /// One input, and what it gave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Source {
-    /// As it was named.
+    /// As it was named, without secrets.
     pub input: String,
     /// What it is.
     pub kind: &'static str,
@@ -65,13 +65,13 @@ pub async fn gather(query: &Query) -> anyhow::Result<(Evidence, Vec<Source>)> {
     let mut sources = Vec::new();
     // Files first: they say which time Jaeger is to be asked for.
     for input in query.inputs.iter().filter(|input| url(input).is_none()) {
-        let (kind, content) = read_file(Path::new(input), &mut gathering).with_context(|| input.clone())?;
+        let (kind, content) = read_file(Path::new(input), &mut gathering).with_context(|| without_secrets(input))?;
         sources.push(Source { input: input.clone(), kind, content });
     }
     for input in &query.inputs {
         if let Some(url) = url(input) {
-            let content = jaeger::fetch(&url, query, &mut gathering).await.with_context(|| input.clone())?;
-            sources.push(Source { input: input.clone(), kind: "Jaeger", content });
+            let content = jaeger::fetch(&url, query, &mut gathering).await.with_context(|| without_secrets(input))?;
+            sources.push(Source { input: without_secrets(input), kind: "Jaeger", content });
         }
     }
     Ok((gathering.finish()?, sources))

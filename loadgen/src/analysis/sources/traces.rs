@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::otlp::{Event, Fold, KeyValue};
 use crate::analysis::observation::{Attributed, ClientSide, Clock, Observation, ServerSide, Tokens, nanos};
 use crate::record::Phase;
+use crate::words::plain;
 
 /// Spans kept of one trace: a request has a dozen.
 const SPANS_PER_TRACE: usize = 256;
@@ -65,16 +66,16 @@ impl Fold for SpanFacts {
             "gen_ai.operation.name" => self.operation = true,
             "error.type" => self.error = word(value.text()),
             "http.response.status_code" => self.status = value.unsigned(),
-            "gen_ai.usage.input_tokens" => self.tokens.prompt = value.unsigned(),
-            "gen_ai.usage.output_tokens" => self.tokens.output = value.unsigned(),
-            "gen_ai.usage.cache_read.input_tokens" => self.tokens.cached = value.unsigned(),
+            "gen_ai.usage.input_tokens" | "loadgen.input_tokens" => self.tokens.prompt = value.unsigned(),
+            "gen_ai.usage.output_tokens" | "loadgen.output_tokens" => self.tokens.output = value.unsigned(),
+            "gen_ai.usage.cache_read.input_tokens" | "loadgen.cached_tokens" => self.tokens.cached = value.unsigned(),
             _ => {}
         }
     }
 }
 
 fn word(text: Option<String>) -> Option<String> {
-    text.map(|text| text.chars().filter(|c| !c.is_control()).take(WORD).collect())
+    text.map(|text| plain(&text, WORD))
 }
 
 /// The events of a client's span.
