@@ -5,5 +5,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod binary;
+mod hostile;
 mod mock;
 mod stream;
