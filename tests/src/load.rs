@@ -58,7 +58,8 @@ impl Load {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("report.json");
         let output = Command::new(binary("loadgen")?)
-            .args(["--quiet", "--host", url])
+            // A busy machine must not have its long answers cut.
+            .args(["--quiet", "--grace", "60s", "--host", url])
             .args(self.flags)
             .arg("--json")
             .arg(&path)
