@@ -150,7 +150,7 @@ fn an_unsupported_or_impossible_file_is_refused_by_its_key() {
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(f32::NAN), "epsilon NaN"),
         ("llama.rope.freq_base", Value::F32(f32::INFINITY), "rope theta inf"),
         ("split.count", Value::U16(3), "one of 3 parts"),
-        ("tokenizer.ggml.bos_token_id", Value::U32(512), "tokenizer.ggml.bos_token_id is 512"),
+        ("tokenizer.ggml.bos_token_id", text("x"), "tokenizer.ggml.bos_token_id is \"x\", not a token id"),
         ("tokenizer.ggml.scores", Value::Array(vec![Value::F32(0.0)]), "tokenizer.ggml.scores has 1 elements"),
         ("tokenizer.ggml.tokens", text("a b"), "tokenizer.ggml.tokens is \"a b\""),
     ];
