@@ -50,7 +50,7 @@ pub(super) fn find(given: impl IntoIterator<Item = u32>, id: impl Fn(&str) -> Op
     let mut ends: Vec<u32> = named.chain(given).collect();
     let ends_with = |name: &str| id(name).is_some_and(|id| ends.contains(&id));
     let calls = ends_with("<|call|>") || ends_with("<|calls|>");
-    let harmony = ends_with("<|return|>") && calls || ends_with("<|flush|>") && calls;
+    let harmony = calls && (ends_with("<|return|>") || ends_with("<|flush|>"));
     let tool_response = ends_with("<|tool_response>");
     let exceptions = [("<|end|>", harmony), ("</s>", tool_response)];
     for (name, _) in exceptions.into_iter().filter(|(_, holds)| *holds) {
