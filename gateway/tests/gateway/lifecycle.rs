@@ -53,7 +53,7 @@ async fn a_model_that_cannot_be_loaded_is_an_error_that_names_the_file() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn draining_lets_streams_end_and_takes_no_more() {
-    let gateway = TestGateway::start().await;
+    let gateway = TestGateway::start_with(|config| config.server.drain_timeout = Seconds::new(60)).await;
     let mut body = endless();
     body["max_tokens"] = json!(2000);
     let mut stream = gateway.open(&body).await;
