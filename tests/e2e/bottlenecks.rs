@@ -49,7 +49,7 @@ async fn streams_beside_long_prompts_suffer_interference() -> anyhow::Result<()>
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_is_named() -> anyhow::Result<()> {
     let gateway = Launch::default().start().await?;
-    let proxy = Proxy::start(gateway.url(), Line::Paused(Duration::from_secs(6))).await?;
+    let proxy = Proxy::start(gateway.url(), Line::Paused(Duration::from_secs(12))).await?;
     let run = Load::of(1).flag("--max-tokens", 25_000).run(&proxy.url()).await?;
     named(&run, "client", &[]).await
 }
